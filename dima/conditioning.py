@@ -1,0 +1,154 @@
+"""Embedding the joint action when only some agents' current actions may be seen.
+
+`small` is the default: one linear layer an agent, a masked sum over agents, and a small MLP. `perceiver` is the
+encoder of the authors' published code, for parity; it holds 84 % of that model's weights. In both a hidden agent's
+action cannot change the output by a single bit, agents are told apart by their own parameters, and the actions of
+the past steps are always visible. Cost is linear in the number of agents.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ActionEncoderKind = Literal["small", "perceiver"]
+
+
+class ActionEncoder(nn.Module):
+    """Past and current actions to a condition vector, in two stages.
+
+    `tokens` does what does not depend on the mask, once an imagined step; `pool` what does, once for every mask.
+    """
+
+    @abstractmethod
+    def tokens(self, past: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed `past` [B,K,N,A] and `action` [B,N,A]; returns (what is always visible, [B,N,D] by agent)."""
+
+    @abstractmethod
+    def pool(self, tokens: tuple[Tensor, Tensor], visible: Tensor) -> Tensor:
+        """Condition vectors [J,B,D] for J masks: `visible` bool is [J,B,N], or [J,1,N] where all rows share it."""
+
+
+def build_action_encoder(
+    kind: ActionEncoderKind, num_agents: int, action_dim: int, past_steps: int, cond_dim: int
+) -> ActionEncoder:
+    """Make the encoder named `kind`."""
+    encoder = SmallActionEncoder if kind == "small" else PerceiverActionEncoder
+    return encoder(num_agents, action_dim, past_steps, cond_dim)
+
+
+class SmallActionEncoder(ActionEncoder):
+    """Masked sum of one token an agent, each from the agent's own linear layer, then a two-layer MLP."""
+
+    def __init__(self, num_agents: int, action_dim: int, past_steps: int, cond_dim: int) -> None:
+        """Each agent has its own weights and bias, so a token tells who acted as well as how."""
+        super().__init__()
+        bound = (action_dim + 1) ** -0.5
+        self.agent_weight = nn.Parameter(torch.empty(num_agents, action_dim, cond_dim).uniform_(-bound, bound))
+        self.agent_bias = nn.Parameter(torch.empty(num_agents, cond_dim).uniform_(-bound, bound))
+        self.past = nn.Linear(max(past_steps * num_agents * action_dim, 1), cond_dim)
+        self.hidden = nn.Linear(cond_dim, cond_dim)
+        self.out = nn.Linear(cond_dim, cond_dim)
+
+    def tokens(self, past: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ActionEncoder.tokens`."""
+        by_agent = torch.einsum("bna,nad->bnd", action, self.agent_weight) + self.agent_bias
+        flat = past.flatten(1)
+        if flat.shape[1] == 0:
+            flat = flat.new_zeros(flat.shape[0], 1)
+        return self.past(flat), by_agent
+
+    def pool(self, tokens: tuple[Tensor, Tensor], visible: Tensor) -> Tensor:
+        """See `ActionEncoder.pool`."""
+        past, by_agent = tokens
+        mask = visible.to(by_agent.dtype).expand(-1, by_agent.shape[0], -1)
+        shown = torch.einsum("jbn,bnd->jbd", mask, by_agent)
+        h = functional.silu(past + shown)
+        return self.out(functional.silu(self.hidden(h)))
+
+
+class PerceiverActionEncoder(ActionEncoder):
+    """The published encoder: 32 latents read the visible action tokens once, then attend to each other twice.
+
+    11.87 M parameters at two agents of three actions. Hidden tokens are removed inside the softmax.
+    """
+
+    _LATENTS, _LATENT_DIM, _HEAD_DIM, _SELF_LAYERS = 32, 512, 64, 2
+
+    def __init__(self, num_agents: int, action_dim: int, past_steps: int, cond_dim: int) -> None:
+        """Layer sizes as in the authors' published code."""
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(action_dim, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
+        self.agent = nn.Parameter(torch.randn(num_agents, cond_dim))
+        self.slot = nn.Parameter(torch.randn(past_steps + 1, cond_dim))
+        width = self._LATENT_DIM
+        self.latents = nn.Parameter(torch.randn(self._LATENTS, width))
+        self.read = _Attention(width, cond_dim, num_heads=1, head_dim=self._HEAD_DIM)
+        self.read_feed = _FeedForward(width)
+        self.attend = nn.ModuleList(_Attention(width, None, 8, self._HEAD_DIM) for _ in range(self._SELF_LAYERS))
+        self.feed = nn.ModuleList(_FeedForward(width) for _ in range(self._SELF_LAYERS))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, cond_dim))
+
+    def tokens(self, past: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ActionEncoder.tokens`."""
+        steps = torch.cat([past, action[:, None]], dim=1)
+        embedded = self.embed(steps) + self.agent + self.slot[:, None]
+        return embedded[:, :-1].flatten(1, 2), embedded[:, -1]
+
+    def pool(self, tokens: tuple[Tensor, Tensor], visible: Tensor) -> Tensor:
+        """See `ActionEncoder.pool`."""
+        past, by_agent = tokens
+        levels, batch = visible.shape[0], by_agent.shape[0]
+        context = torch.cat([past, by_agent], dim=1)
+        context = context.expand(levels, *context.shape).flatten(0, 1)
+        shown = visible.expand(-1, batch, -1).flatten(0, 1)
+        shown = torch.cat([shown.new_ones(shown.shape[0], past.shape[1]), shown], dim=1)
+        x = self.latents.expand(context.shape[0], -1, -1)
+        x = x + self.read(x, context, shown[:, None, None, :])
+        x = x + self.read_feed(x)
+        for attend, feed in zip(self.attend, self.feed, strict=True):
+            x = x + attend(x, None, None)
+            x = x + feed(x)
+        return self.out(x.mean(dim=1)).unflatten(0, (levels, batch))
+
+
+class _Attention(nn.Module):
+    """Pre-norm attention from [B,Q,D] to a context [B,L,E] (or to itself), without the residual."""
+
+    def __init__(self, dim: int, context_dim: int | None, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        inner = num_heads * head_dim
+        self.norm = nn.LayerNorm(dim)
+        self.norm_context = nn.LayerNorm(context_dim) if context_dim is not None else None
+        self.query = nn.Linear(dim, inner)
+        self.key_value = nn.Linear(context_dim or dim, 2 * inner)
+        self.out = nn.Linear(inner, dim)
+
+    def forward(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Attend where `mask` (broadcast to [B,heads,Q,L]) is true; everywhere without one."""
+        x = self.norm(x)
+        source = x if context is None or self.norm_context is None else self.norm_context(context)
+        key, value = self.key_value(source).chunk(2, dim=-1)
+        # [B, L, heads*D] -> [B, heads, L, D]
+        query, key, value = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (self.query(x), key, value))
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+
+class _FeedForward(nn.Module):
+    """Pre-norm GEGLU feed-forward layer, four times as wide, without the residual."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, 8 * dim)
+        self.out = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.expand(self.norm(x)).chunk(2, dim=-1)
+        return self.out(value * functional.gelu(gate))

@@ -1,0 +1,119 @@
+"""Which agents' actions each noise level may see: the order of the agents, and how much of it is revealed.
+
+`one` is the paper: a noise level sees one agent's current action. `cumulative` and `progressive` keep every action
+once revealed, so that the last levels see the whole joint action; `joint` and `none` are the two ablations.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.config import ConfigError
+
+Reveal = Literal["one", "cumulative", "progressive", "joint", "none"]
+Order = Literal["descending", "ascending", "random", "cycle"] | tuple[int, ...]
+
+
+def conditioning_order(order: Order, num_agents: int, num_steps: int) -> tuple[int, ...] | None:
+    """The agent (0-based) of each denoising step, from the highest noise to the lowest; None for `random`.
+
+    `ascending` and `descending` are blocks of consecutive steps, e.g. (0, 0, 1, 1) for two agents and four steps;
+    `cycle` goes round all agents before it comes back, e.g. (0, 1, 0, 1). A list names agents from 1, as the paper
+    does. DIMA, Appendix E.2.
+
+    Raises:
+        ConfigError: when a list has the wrong length or leaves an agent out, or there are fewer steps than agents.
+    """
+    if num_steps < num_agents:
+        raise ConfigError(
+            f"num_denoising_steps = {num_steps} for {num_agents} agents: expected at least one step an agent,"
+            " or some agents' actions would never be seen (reveal=joint has no such limit)"
+        )
+    ascending = tuple(step * num_agents // num_steps for step in range(num_steps))
+    if order == "ascending":
+        return ascending
+    if order == "descending":
+        return tuple(num_agents - 1 - agent for agent in ascending)
+    if order == "cycle":
+        return tuple(step % num_agents for step in range(num_steps))
+    if order == "random":
+        return None
+    agents = tuple(agent - 1 for agent in order)
+    if len(agents) != num_steps or set(agents) != set(range(num_agents)):
+        raise ConfigError(
+            f"order = {list(order)}: expected {num_steps} agent numbers, one a denoising step,"
+            f" with each of 1..{num_agents} among them"
+        )
+    return agents
+
+
+class ActionReveal(nn.Module):
+    """Turns `reveal` and `order` into masks over agents, for training and for each denoising step."""
+
+    masks: Tensor
+    num_shown: Tensor
+    sigmas: Tensor
+
+    def __init__(self, reveal: Reveal, order: Order, num_agents: int, sigmas: tuple[float, ...]) -> None:
+        """Precompute the masks of a fixed order.
+
+        Args:
+            reveal: how much a noise level sees.
+            order: the sequence of agents; `random` draws balanced permutations anew at each call.
+            num_agents: N.
+            sigmas: the sampler's ladder, the final 0 included (J + 1 numbers for J steps).
+        """
+        super().__init__()
+        self.reveal = reveal
+        self.num_agents = num_agents
+        self.num_steps = len(sigmas) - 1
+        everyone = reveal in ("joint", "none")
+        self.agents = None if everyone else conditioning_order(order, num_agents, self.num_steps)
+        representative = self.agents or tuple(step % num_agents for step in range(self.num_steps))
+        masks = self._masks_of(torch.tensor(representative))
+        # Buffers follow the module to its device, but are no state: they are derived from the configuration.
+        self.register_buffer("masks", masks, persistent=False)
+        self.register_buffer("num_shown", masks.sum(dim=1), persistent=False)
+        self.register_buffer("sigmas", torch.tensor(sigmas), persistent=False)
+        self._random = not everyone and self.agents is None
+
+    def _masks_of(self, agents: Tensor) -> Tensor:
+        """[J,N] bool masks for the agent ids [J] of one order."""
+        if self.reveal in ("joint", "none"):
+            full = torch.ones if self.reveal == "joint" else torch.zeros
+            return full(self.num_steps, self.num_agents, dtype=torch.bool, device=agents.device)
+        shown = torch.nn.functional.one_hot(agents, self.num_agents)
+        if self.reveal != "one":
+            shown = shown.cumsum(dim=0)
+        return shown > 0
+
+    def sampling_masks(self, generator: torch.Generator) -> Tensor:
+        """[J,N] bool: the agents that each denoising step may see; draws only where the order is `random`."""
+        if not self._random:
+            return self.masks
+        rounds = -(-self.num_steps // self.num_agents)
+        noise = torch.rand(rounds, self.num_agents, generator=generator, device=generator.device)
+        # Whole permutations one after the other: balanced, and everybody is shown within the first N steps.
+        return self._masks_of(noise.argsort(dim=1).flatten()[: self.num_steps])
+
+    def training_masks(self, sigma: Tensor, generator: torch.Generator) -> Tensor:
+        """[B,N] bool: the agents that a training sample at noise level `sigma` [B] may see.
+
+        `one`: one agent, uniform (DIMA, Algorithm 1). `cumulative`: a uniformly random number of agents.
+        `progressive`: as many agents as the sampler shows at the nearest level (in log sigma). Which agents is random.
+        """
+        batch = sigma.shape[0]
+        if self.reveal == "joint" or self.reveal == "none":
+            return self.masks[:1].expand(batch, -1)
+        rank = torch.rand(batch, self.num_agents, generator=generator, device=generator.device).argsort(dim=1)
+        if self.reveal == "one":
+            return rank == 0
+        if self.reveal == "cumulative":
+            shown = torch.randint(1, self.num_agents + 1, (batch,), generator=generator, device=generator.device)
+        else:
+            nearest = (sigma[:, None] / self.sigmas[:-1]).log().abs().argmin(dim=1)
+            shown = self.num_shown[nearest]
+        return rank < shown[:, None]

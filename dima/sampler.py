@@ -1,0 +1,133 @@
+"""The reverse process: from noise to the next global state, one or a few agents' actions at a time.
+
+Euler and Heun are written out (EDM, arXiv 2206.00364, Algorithm 1 without churn); any EDM scheduler of `diffusers`
+can take their place. The conditioning of all noise levels is computed once, before the walk starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dima.denoiser import Denoiser
+from dima.reveal import ActionReveal
+from dima.schedule import karras_sigmas
+from worldmodel.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerConfig(Config):
+    """How the next state is sampled."""
+
+    solver: str
+    """`euler` (Table 4), `heun`, or the name of an EDM scheduler of diffusers, e.g. `EDMDPMSolverMultistepScheduler`."""
+    sigma_min: float
+    """Lowest noise level before 0."""
+    sigma_max: float
+    """Highest noise level."""
+    rho: float
+    """Curvature of the Karras ladder."""
+    initial_noise: float
+    """Standard deviation of the starting noise, in units of sigma_max (1: EDM; 1 / sigma_max: DIAMOND's unit start)."""
+
+    def validate(self) -> None:
+        """Check ranges and that the solver exists."""
+        self.require(0 < self.sigma_min < self.sigma_max, "sigma_min", f"between 0 and sigma_max = {self.sigma_max}")
+        self.require(self.initial_noise >= 0, "initial_noise", "at least 0")
+        if self.solver not in ("euler", "heun"):
+            self.require(
+                self.solver.startswith("EDM") and self.solver.endswith("Scheduler") and _scheduler(self.solver) is not None,
+                "solver",
+                "euler, heun, or an EDM scheduler of diffusers (EDMEulerScheduler, EDMDPMSolverMultistepScheduler)",
+            )
+
+    def ladder(self, num_steps: int) -> tuple[float, ...]:
+        """The noise levels for `num_steps` steps, the final 0 included."""
+        return karras_sigmas(num_steps, self.sigma_min, self.sigma_max, self.rho)
+
+
+def _scheduler(name: str) -> Any:
+    """The class `name` of diffusers, or None."""
+    import diffusers  # slow to import, and needed by nobody who stays with euler and heun
+
+    return getattr(diffusers, name, None)
+
+
+def sample_next_state(
+    denoiser: Denoiser,
+    reveal: ActionReveal,
+    config: SamplerConfig,
+    context: Tensor,
+    past_action: Tensor,
+    action: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw the next state [B,S], in the denoiser's units.
+
+    Args:
+        denoiser: the trained network.
+        reveal: the ladder of noise levels, and which agents each may see.
+        config: solver and noise levels.
+        context: [B,K+1,S] past states, zeros where missing, in the denoiser's units.
+        past_action: [B,K,N,A].
+        action: [B,N,A], the current joint action.
+        generator: source of the starting noise and of random orders, on the device of `context`.
+    """
+    sigmas = reveal.sigmas
+    batch, _, state_dim = context.shape
+    visible = reveal.sampling_masks(generator)[:, None]
+    start = config.sigma_max * config.initial_noise
+    x = start * torch.randn(batch, state_dim, generator=generator, device=context.device)
+    modulation = denoiser.modulation(sigmas[:-1, None], past_action, action, visible)
+    if config.solver == "euler":
+        return _euler(denoiser, x, sigmas, context, modulation)
+    if config.solver == "heun":
+        corrector = denoiser.modulation(sigmas[1:-1, None], past_action, action, visible[:-1])
+        return _heun(denoiser, x, sigmas, context, modulation, corrector)
+    return _diffusers(denoiser, config, x, sigmas, context, modulation)
+
+
+def _euler(denoiser: Denoiser, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
+    for step in range(sigmas.shape[0] - 1):
+        denoised = denoiser.denoise(x, sigmas[step], context, modulation[step])
+        # x + (x - D) / sigma * (next - sigma), written so that the last step returns D exactly.
+        x = torch.lerp(denoised, x, sigmas[step + 1] / sigmas[step])
+    return x
+
+
+def _heun(
+    denoiser: Denoiser, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor, corrector: Tensor
+) -> Tensor:
+    """Second order; the correction of a step sees the same agents as the step. The last step, to 0, is Euler's."""
+    last = sigmas.shape[0] - 2
+    for step in range(last + 1):
+        sigma, following = sigmas[step], sigmas[step + 1]
+        denoised = denoiser.denoise(x, sigma, context, modulation[step])
+        if step == last:
+            return denoised
+        slope = (x - denoised) / sigma
+        guess = x + slope * (following - sigma)
+        ahead = denoiser.denoise(guess, following, context, corrector[step])
+        x = x + (slope + (guess - ahead) / following) / 2 * (following - sigma)
+    return x
+
+
+def _diffusers(
+    denoiser: Denoiser, config: SamplerConfig, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor
+) -> Tensor:
+    """Walk with a scheduler of diffusers, which preconditions by itself: it is handed the F that gives our D."""
+    scheduler = _scheduler(config.solver)(
+        sigma_min=config.sigma_min, sigma_max=config.sigma_max, sigma_data=denoiser.sigma_data, rho=config.rho
+    )
+    scheduler.set_timesteps(sigmas.shape[0] - 1, device=x.device)
+    for step, timestep in enumerate(scheduler.timesteps):
+        scheduler.scale_model_input(x, timestep)  # sets the scheduler's step index; we scale inside `denoise`
+        sigma = sigmas[step]
+        denoised = denoiser.denoise(x, sigma, context, modulation[step])
+        total = sigma**2 + denoiser.sigma_data**2
+        output = (denoised - x * denoiser.sigma_data**2 / total) / (sigma * denoiser.sigma_data / total.sqrt())
+        x = scheduler.step(output, timestep, x).prev_sample
+    return x

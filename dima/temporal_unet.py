@@ -1,0 +1,201 @@
+"""The 1-D U-Net over time: length 4 (three past states and the noisy next one), state dimensions as channels.
+
+DIMA, Appendix G.1 and Table 3; layer layout of the authors' published code (lengths 4 -> 2 -> 1, no attention).
+At these lengths a convolution is a small matrix product over (channels x time); it is computed as one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_GROUP_SIZE = 32
+_GROUP_EPS = 1e-5
+
+
+class TemporalConv(nn.Module):
+    """A 1-D convolution for a fixed short length: [B,C_in,L_in] -> [B,C_out,L_out].
+
+    Holds the weight of `nn.Conv1d` (or `nn.ConvTranspose1d`) and gives its result, but lays the kernel out as a
+    [C_out*L_out, C_in*L_in] matrix first: at lengths of 4, 2 and 1 one product beats any convolution kernel.
+
+    Kinds: `same` (kernel 3), `down` (kernel 3, stride 2) and `up` (transposed, kernel 4, stride 2).
+    """
+
+    taps: Tensor
+
+    def __init__(
+        self, in_channels: int, out_channels: int, length: int, kind: Literal["same", "down", "up"] = "same"
+    ) -> None:
+        """Initialise as the convolution that it stands for (PyTorch's default)."""
+        super().__init__()
+        conv: nn.Conv1d | nn.ConvTranspose1d
+        if kind == "up":
+            conv = nn.ConvTranspose1d(in_channels, out_channels, 4, stride=2, padding=1)
+        else:
+            conv = nn.Conv1d(in_channels, out_channels, 3, stride=2 if kind == "down" else 1, padding=1)
+        assert conv.bias is not None
+        self.weight = conv.weight
+        self.bias = conv.bias
+        self.transposed = kind == "up"
+        self.out_length = {"same": length, "down": -(-length // 2), "up": 2 * length}[kind]
+        out_index, in_index = torch.arange(self.out_length)[:, None], torch.arange(length)[None]
+        if kind == "up":
+            taps = out_index + 1 - 2 * in_index
+        else:
+            taps = in_index + 1 - out_index * (2 if kind == "down" else 1)
+        # Taps outside the kernel point at a column of zeros behind it.
+        width = conv.weight.shape[-1]
+        taps = torch.where((taps < 0) | (taps >= width), width, taps)
+        self.register_buffer("taps", taps.flatten(), persistent=False)
+        self._in_length = length
+        self._folded: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
+
+    def matrix(self) -> tuple[Tensor, Tensor]:
+        """The layer as a matrix [C_out*L_out, C_in*L_in] and a bias [C_out*L_out]."""
+        weight = self.weight.transpose(0, 1) if self.transposed else self.weight
+        out_channels, in_channels = weight.shape[:2]
+        dense = functional.pad(weight, (0, 1)).index_select(2, self.taps)
+        # [C_out, C_in, L_out*L_in] -> [C_out*L_out, C_in*L_in]
+        dense = dense.unflatten(2, (self.out_length, self._in_length)).transpose(1, 2)
+        dense = dense.reshape(out_channels * self.out_length, in_channels * self._in_length)
+        return dense, self.bias.repeat_interleave(self.out_length)
+
+    def _inference_matrix(self) -> tuple[Tensor, Tensor]:
+        """`matrix`, kept until the weights change: a sampler calls the same weights hundreds of times."""
+        key = (self.weight.data_ptr(), self.weight._version, self.bias._version)
+        if self._folded is None or self._folded[0] != key:
+            self._folded = (key, *self.matrix())
+        return self._folded[1:]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C_in,L_in] -> [B,C_out,L_out]."""
+        matrix, bias = self.matrix() if torch.is_grad_enabled() else self._inference_matrix()
+        return functional.linear(x.flatten(1), matrix, bias).unflatten(1, (-1, self.out_length))
+
+
+class ResBlock(nn.Module):
+    """Two convolutions with adaptive group normalisation (DIAMOND, arXiv 2405.12399, Appendix A).
+
+    The scales and shifts come from outside, so that one product makes those of the whole network.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, length: int) -> None:
+        """Zero the second convolution's weight: at the start the block passes its input on."""
+        super().__init__()
+        self.modulation_sizes = (2 * in_channels, 2 * out_channels)
+        self.conv1 = TemporalConv(in_channels, out_channels, length)
+        self.conv2 = TemporalConv(out_channels, out_channels, length)
+        nn.init.zeros_(self.conv2.weight)
+        self.skip = nn.Linear(in_channels, out_channels) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor, modulation1: Tensor, modulation2: Tensor) -> Tensor:
+        """[B,C_in,L] -> [B,C_out,L]; the modulations are [B,2*C_in] and [B,2*C_out]."""
+        h = self.conv1(functional.silu(_adaptive_group_norm(x, modulation1)))
+        h = self.conv2(functional.silu(_adaptive_group_norm(h, modulation2)))
+        residual = x if self.skip is None else self.skip(x.transpose(1, 2)).transpose(1, 2)
+        return residual + h
+
+
+class TemporalUnet(nn.Module):
+    """U-Net over [B,C,L] with one ResBlock list a level, modulated by a condition vector [B,D]."""
+
+    def __init__(self, channels: tuple[int, ...], depths: tuple[int, ...], length: int, cond_dim: int) -> None:
+        """Build levels of `depths[i]` residual blocks with `channels[i]` channels; each level halves the length.
+
+        Raises:
+            ValueError: when `length` cannot be halved that often.
+        """
+        super().__init__()
+        halvings = len(channels) - 1
+        if len(channels) != len(depths) or length % 2**halvings:
+            raise ValueError(
+                f"channels {channels} and depths {depths} need {halvings} halvings of the length {length}:"
+                " expected as many depths as channels and a length divisible by 2 for each level but the first"
+            )
+        lengths = [length // 2**level for level in range(len(channels))]
+        self.down = nn.ModuleList()
+        self.downsample = nn.ModuleList()
+        for level, (width, depth) in enumerate(zip(channels, depths, strict=True)):
+            before = channels[max(level - 1, 0)]
+            if level > 0:
+                self.downsample.append(TemporalConv(before, before, lengths[level - 1], "down"))
+            widths = [before] + [width] * depth
+            self.down.append(nn.ModuleList(ResBlock(widths[i], widths[i + 1], lengths[level]) for i in range(depth)))
+        last = channels[-1]
+        self.middle = nn.ModuleList(ResBlock(last, last, lengths[-1]) for _ in range(2))
+        self.up = nn.ModuleList()
+        self.upsample = nn.ModuleList()
+        for level in reversed(range(len(channels))):
+            width, before, depth = channels[level], channels[max(level - 1, 0)], depths[level]
+            if level < len(channels) - 1:
+                self.upsample.append(TemporalConv(width, width, lengths[level + 1], "up"))
+            skips = [width] * depth + [before]
+            outs = [width] * depth + [before]
+            self.up.append(
+                nn.ModuleList(ResBlock(width + s, o, lengths[level]) for s, o in zip(skips, outs, strict=True))
+            )
+        self._modulation_sizes = [size for block in self._blocks() for size in block.modulation_sizes]
+        self.modulation = nn.Linear(cond_dim, sum(self._modulation_sizes))
+
+    def _blocks(self) -> list[ResBlock]:
+        blocks = [b for stage in self.down for b in stage] + list(self.middle) + [b for stage in self.up for b in stage]  # type: ignore[union-attr]
+        return blocks  # type: ignore[return-value]
+
+    def modulate(self, condition: Tensor) -> Tensor:
+        """[..., D] -> [..., P]: scales and shifts of every block, in the order in which they are used."""
+        return self.modulation(condition)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """[B,C,L] -> [B,C,L], with `modulation` [B,P] from `modulate`."""
+        sizes = iter(modulation.split(self._modulation_sizes, dim=1))
+        skips: list[list[Tensor]] = []
+        for level, blocks in enumerate(self.down):
+            if level > 0:
+                x = self.downsample[level - 1](x)
+            outputs = [x]
+            for block in blocks:  # type: ignore[union-attr]
+                x = block(x, next(sizes), next(sizes))
+                outputs.append(x)
+            skips.append(outputs)
+        for block in self.middle:
+            x = block(x, next(sizes), next(sizes))
+        for stage, blocks in enumerate(self.up):
+            if stage > 0:
+                x = self.upsample[stage - 1](x)
+            outputs = skips.pop()
+            for block in blocks:  # type: ignore[union-attr]
+                x = block(torch.cat([x, outputs.pop()], dim=1), next(sizes), next(sizes))
+        return x
+
+
+class FourierFeatures(nn.Module):
+    """Random Fourier features of the noise level: [...] -> [..., D] (DIAMOND, arXiv 2405.12399)."""
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int) -> None:
+        """Draw D/2 fixed frequencies from N(0, 1); they are saved with the model."""
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(dim // 2))
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """Cosines and sines of 2 pi f c_noise."""
+        angle = 2 * math.pi * c_noise[..., None] * self.frequencies
+        return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def group_norm_groups(channels: int) -> int:
+    """Groups of 32 channels, at least one group (DIAMOND)."""
+    return max(1, channels // _GROUP_SIZE)
+
+
+def _adaptive_group_norm(x: Tensor, modulation: Tensor) -> Tensor:
+    """Group norm without weights, then x * (1 + scale) + shift with scale and shift [B,C] from `modulation`."""
+    scale, shift = modulation[:, :, None].chunk(2, dim=1)
+    normal = functional.group_norm(x, group_norm_groups(x.shape[1]), eps=_GROUP_EPS)
+    return torch.addcmul(normal + shift, normal, scale)

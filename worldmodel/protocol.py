@@ -1,0 +1,119 @@
+"""The contract: what a world model, its trainable parts, an agent and a state inferencer must offer.
+
+Whatever keeps `WorldModel` trains policies in `imagination`, is fitted by `dima train` and measured like any other.
+State and randomness go in as arguments and come out as results; nothing is hidden between calls.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.config import OptimConfig
+from worldmodel.types import AgentView, EnvSpec, LossOutput, Prediction, Segment, TensorStruct, Trajectory, Transition
+
+StateT = TypeVar("StateT", bound=TensorStruct)
+CarryT = TypeVar("CarryT")
+
+
+class TrainablePart(nn.Module, ABC):
+    """A module with its own optimiser and its own batches."""
+
+    segment_length: int
+    """T: transitions in a training segment, at least 1."""
+    burn_in: int
+    """Transitions at a segment's start that are context only; the sampled transition lies behind them."""
+    optim: OptimConfig
+
+    @abstractmethod
+    def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
+        """The loss on `segment` [B,T], averaged over valid targets; noise is drawn from `generator`."""
+
+
+class WorldModel(Protocol[StateT]):
+    """A learned multi-agent environment. Implementations are `nn.Module`s; StateT is opaque to every caller."""
+
+    context_length: int
+    """K: real transitions that `start` reads (0: the current observation is enough)."""
+    actor_dim: int
+    """F: what one actor sees."""
+    critic_dim: int
+    """C: what the critic sees."""
+    decentralized: bool
+    """True if agent i's actor view at execution uses only agent i's own history."""
+
+    def parts(self) -> Mapping[str, TrainablePart]:
+        """The modules to train, by name, in the order in which they are trained."""
+        ...
+
+    def update_statistics(self, trajectory: Trajectory) -> None:
+        """Absorb new real data into running statistics (normalisation). Mutates the model's buffers."""
+        ...
+
+    def start(self, context: Segment, *, generator: torch.Generator) -> StateT:
+        """The carry for B rollouts from real data: `context` has K transitions; its last state is where to start."""
+        ...
+
+    def step(self, state: StateT, action: Tensor, *, generator: torch.Generator) -> tuple[StateT, Prediction]:
+        """One imagined transition under the joint `action` [B,N,A] in [-1, 1], sampled with `generator`."""
+        ...
+
+    def observe(self, state: StateT, transition: Transition, *, generator: torch.Generator) -> StateT:
+        """Absorb one real step; rows with `is_first` forget what came before."""
+        ...
+
+    def view(self, state: StateT) -> AgentView:
+        """What actors and critic see in `state`."""
+        ...
+
+    # The part of nn.Module that callers rely on.
+    def state_dict(self) -> dict[str, Any]:
+        """All parameters and buffers, running statistics included."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Restore what `state_dict` gave."""
+        ...
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch dropout and the like."""
+        ...
+
+    def to(self, device: torch.device) -> Any:
+        """Move parameters and buffers."""
+        ...
+
+
+class WorldModelConfig(Protocol):
+    """What `world_model._target_` names: a frozen config that builds its model for an environment."""
+
+    def build(self, spec: EnvSpec) -> WorldModel[Any]:
+        """A freshly initialised model; weights are drawn from torch's default generator, which the caller seeds."""
+        ...
+
+
+class Agent(Protocol[CarryT]):
+    """Acts in the real world; collectors and evaluation know nothing else of policies."""
+
+    def begin(self, obs: Tensor, state: Tensor) -> CarryT:
+        """The carry for B environments that have just been reset: `obs` [B,N,O], `state` [B,S]."""
+        ...
+
+    def act(self, carry: CarryT, obs: Tensor, state: Tensor, is_first: Tensor) -> tuple[Tensor, CarryT]:
+        """Actions [B,N,A] in [-1, 1] for what is seen now; rows with `is_first` [B] forget what came before.
+
+        `state` [B,S] is there for agents that are allowed to see it; a decentralised agent ignores it.
+        """
+        ...
+
+
+class StateInference(Protocol):
+    """Infers the global state from what agents may see."""
+
+    def infer(self, history: Tensor, *, num_samples: int, generator: torch.Generator) -> Tensor:
+        """Draw [M,B,S] plausible states, M = `num_samples`, from observation histories [B,K+1,N,O]."""
+        ...
