@@ -7,9 +7,9 @@ agent's Box; termination is kept apart from truncation; the team's reward is the
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -94,8 +94,10 @@ class PettingZooEnv:
         obs_mode: ObsMode,
         standardize_obs: bool = False,
         versions: tuple[tuple[str, str], ...] = (),
+        render: Callable[[], Any] | None = None,
     ) -> None:
         self._env = env
+        self._render = render or env.render
         self._env_id = env_id
         self._agents: list[Any] = list(env.possible_agents)
         sizes = tuple(box_size(env_id, "observation", a, env.observation_space(a)) for a in self._agents)
@@ -153,7 +155,7 @@ class PettingZooEnv:
 
     def render(self) -> np.ndarray:
         """The environment's own picture, uint8 [height, width, 3]."""
-        frame = self._env.render()
+        frame = self._render()
         if not isinstance(frame, np.ndarray):
             raise EnvError(
                 f"environment {self._env_id}: render() gave {type(frame).__name__}, expected a picture; make the "
@@ -232,9 +234,8 @@ def _team_info(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _import_path(path: str) -> Any:
-    module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"env.make={path}: cannot be imported ({error}); expected package.module.name of a function that returns a "

@@ -13,7 +13,11 @@ from envs.base import EnvError
 
 
 class ActionScaling:
-    """Turns a joint action [N,A] in [-1, 1] into one array per agent inside its Box; raises `EnvError` if one has no bounds."""
+    """Turns a joint action [N,A] in [-1, 1] into one array per agent inside its Box.
+
+    Raises:
+        EnvError: when an action space is not a Box with finite bounds.
+    """
 
     def __init__(self, env_id: str, spaces: dict[Any, Any]) -> None:
         self.sizes = tuple(box_size(env_id, "action", agent, space) for agent, space in spaces.items())
@@ -50,6 +54,6 @@ def box_size(env_id: str, kind: Literal["observation", "action"], agent: Any, sp
     if not isinstance(space, Box) or space.dtype is None or space.dtype.kind not in allowed:
         hint = "discrete actions are not supported yet" if kind == "action" else "flatten it into one vector"
         raise EnvError(
-            f"environment {env_id}: the {kind} space of agent {agent} is {space}; expected a Box of real numbers: {hint}"
+            f"environment {env_id}: {kind} space of agent {agent} is {space}; expected a Box of real numbers; {hint}"
         )
     return int(np.prod(space.shape))
