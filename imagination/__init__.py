@@ -1,0 +1,1 @@
+"""Learning inside any world model: rollouts, returns, decentralised actors, a centralised critic, MAPPO."""
