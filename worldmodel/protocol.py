@@ -71,6 +71,9 @@ class WorldModel(Protocol[StateT]):
         ...
 
     # The part of nn.Module that callers rely on.
+    training: bool
+    """Whether dropout and the like are on."""
+
     def state_dict(self) -> dict[str, Any]:
         """All parameters and buffers, running statistics included."""
         ...
