@@ -1,0 +1,238 @@
+"""MAPPO on imagined rollouts: decentralised actors, one centralised critic, an advantage that the team shares.
+
+Appendix C of the paper. Nothing is differentiated through the world model: an update reads a finished rollout.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imagination.critic import Critic, CriticConfig
+from imagination.policy import Policy, PolicyConfig
+from imagination.returns import lambda_returns, survival_weights
+from worldmodel.config import Config
+from worldmodel.protocol import WorldModel
+from worldmodel.types import EnvSpec, ImaginedRollout, TensorStruct
+
+ADAM_EPS = 1e-5
+ADVANTAGE_EPS = 1e-4
+"""Added to the std that advantages are divided by. Both as MARIE and the authors' published code."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MappoConfig(Config):
+    """The update of actor and critic from one imagined rollout."""
+
+    discount: float
+    """Per env step."""
+    lambda_: float
+    """Of the lambda-return."""
+    clip: float
+    """How far from 1 the ratio of new to old action probability is rewarded."""
+    entropy_coefficient: float
+    """Weight of the policy's entropy, summed over an agent's action dimensions."""
+    epochs: int
+    """Passes over the rollout."""
+    minibatches: int
+    """Optimiser steps in a pass, on equal shuffled parts; rows that do not divide evenly sit out one pass."""
+    actor_learning_rate: float
+    critic_learning_rate: float
+    grad_clip: float
+    """Largest global gradient norm, of the actor and of the critic each."""
+    survival_weighting: bool
+    """Weight every imagined step by the probability that the episode has not terminated before it."""
+
+    def validate(self) -> None:
+        """Refuse values that cannot train."""
+        self.require(0 <= self.discount <= 1, "discount", "a number in [0, 1]")
+        self.require(0 <= self.lambda_ <= 1, "lambda_", "a number in [0, 1]")
+        for name in ("clip", "actor_learning_rate", "critic_learning_rate", "grad_clip"):
+            self.require(getattr(self, name) > 0, name, "a number above 0")
+        self.require(self.entropy_coefficient >= 0, "entropy_coefficient", "a number of at least 0")
+        for name in ("epochs", "minibatches"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class BehaviourConfig(Config):
+    """How behaviour is learned inside a world model: the networks, the update, the rollouts."""
+
+    policy: PolicyConfig
+    critic: CriticConfig
+    mappo: MappoConfig
+    num_rollouts: int
+    """B: rollouts imagined for one update."""
+    horizon: int
+    """H: imagined steps in each."""
+
+    def validate(self) -> None:
+        """Refuse an empty rollout."""
+        for name in ("num_rollouts", "horizon"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        rows = self.num_rollouts * self.horizon
+        self.require(self.mappo.minibatches <= rows, "mappo", f"at most {rows} minibatches: num_rollouts * horizon")
+
+    def build(self, spec: EnvSpec, model: WorldModel[Any]) -> Mappo:
+        """A fresh policy and critic that fit the views of `model`, with their optimisers."""
+        return Mappo(self.mappo, self.policy.build(spec, model.actor_dim), self.critic.build(model.critic_dim))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batch(TensorStruct):
+    """What the losses need, one row for each imagined step: R = B*H."""
+
+    actor_view: Tensor
+    critic_view: Tensor
+    action: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    target: Tensor
+    old_output: Tensor
+    weight: Tensor
+
+
+class Mappo:
+    """Policy, critic and their optimisers, improved rollout by rollout."""
+
+    def __init__(self, config: MappoConfig, policy: Policy, critic: Critic) -> None:
+        """Take `policy` and `critic` in hand: `update` changes them."""
+        self.config = config
+        self.policy = policy
+        self.critic = critic
+        self._actor_optimizer = torch.optim.Adam(policy.parameters(), config.actor_learning_rate, eps=ADAM_EPS)
+        self._critic_optimizer = torch.optim.Adam(critic.parameters(), config.critic_learning_rate, eps=ADAM_EPS)
+
+    def update(self, rollout: ImaginedRollout, generator: torch.Generator) -> dict[str, Tensor]:
+        """Improve policy and critic on `rollout`; minibatches are shuffled by `generator`.
+
+        Returns:
+            Detached scalars by name, on the rollout's device.
+
+        Raises:
+            FloatingPointError: when the rollout or a gradient is not finite. Policy, critic and optimisers are then
+                what they were before the call.
+        """
+        rollout.require_finite("imagined rollout")
+        # Looking at each gradient would stop the device at every step. It is looked at once, after the last step,
+        # and this copy brings back what a bad one has spoilt.
+        before = copy.deepcopy(self.state_dict())
+        batch, metrics = self._prepare(rollout)
+        steps = [self._step(part) for part in self._minibatches(batch, generator)]
+        means = {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
+        norms = ("policy/grad_norm", "critic/grad_norm")
+        if not bool(torch.isfinite(torch.stack([means[name] for name in norms])).all()):
+            self.load_state_dict(before)
+            bad = next(name for name in norms if not bool(torch.isfinite(means[name])))
+            raise FloatingPointError(f"MAPPO update: {bad} is {means[bad].item()}; policy and critic are unchanged")
+        with torch.no_grad():
+            means["policy/std"] = self.policy.std(rollout.actor_view[:, 0])
+        return metrics | means
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, value statistics and both optimisers."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state_dict[name])
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {
+            "policy": self.policy,
+            "critic": self.critic,
+            "actor_optimizer": self._actor_optimizer,
+            "critic_optimizer": self._critic_optimizer,
+        }
+
+    @torch.no_grad()
+    def _prepare(self, rollout: ImaginedRollout) -> tuple[_Batch, dict[str, Tensor]]:
+        """Targets, advantages and weights of every imagined step, before any weight moves."""
+        config = self.config
+        output = self.critic(rollout.critic_view)  # [B, H+1]
+        value = self.critic.denormalize(output)
+        target = lambda_returns(
+            rollout.reward, rollout.continuation, value[:, 1:], discount=config.discount, lambda_=config.lambda_
+        )
+        weight = survival_weights(rollout.continuation) if config.survival_weighting else torch.ones_like(target)
+        weight = weight / weight.mean()
+        advantage = target - value[:, :-1]
+        centred = advantage - (weight * advantage).mean()
+        std = (weight * centred.square()).mean().sqrt()
+        batch = _Batch(
+            actor_view=rollout.actor_view[:, :-1],
+            critic_view=rollout.critic_view[:, :-1],
+            action=rollout.action,
+            log_prob=rollout.log_prob,
+            advantage=centred / (std + ADVANTAGE_EPS),
+            target=target,
+            old_output=output[:, :-1],
+            weight=weight,
+        )
+        metrics = {
+            "imagination/reward_mean": rollout.reward.mean(),
+            "imagination/return_mean": target.mean(),
+            "imagination/continuation_mean": rollout.continuation.mean(),
+            "imagination/advantage_std": std,
+            "critic/value_mean": value.mean(),
+            "critic/explained_variance": 1 - advantage.var(correction=0) / target.var(correction=0).clamp(min=1e-8),
+        }
+        return batch.map(lambda tensor: tensor.flatten(0, 1)), metrics  # [B, H, ...] -> [B*H, ...]
+
+    def _minibatches(self, batch: _Batch, generator: torch.Generator) -> Iterator[_Batch]:
+        """Equal parts of `batch` in random order, once for each epoch; the whole of it where there is one part."""
+        rows = batch.target.shape[0]
+        size = rows // self.config.minibatches
+        for _ in range(self.config.epochs):
+            if self.config.minibatches == 1:
+                yield batch
+                continue
+            order = torch.randperm(rows, generator=generator, device=batch.target.device)
+            for part in range(self.config.minibatches):
+                yield batch[order[part * size : (part + 1) * size]]
+
+    def _step(self, batch: _Batch) -> dict[str, Tensor]:
+        """One step of the actor, then one of the critic."""
+        actor_loss, metrics = self._actor_loss(batch)
+        metrics["policy/loss"] = actor_loss.detach()
+        metrics["policy/grad_norm"] = self._descend(actor_loss, self.policy, self._actor_optimizer)
+        self.policy.constrain()
+        critic_loss = self.critic.loss(batch.critic_view, batch.target, batch.old_output, batch.weight)
+        metrics["critic/loss"] = critic_loss.detach()
+        metrics["critic/grad_norm"] = self._descend(critic_loss, self.critic, self._critic_optimizer)
+        return metrics
+
+    def _descend(self, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Move `module` against the clipped gradient; return the gradient's norm before clipping."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.grad_clip)
+        optimizer.step()
+        return norm.detach()
+
+    def _actor_loss(self, batch: _Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """PPO's clipped objective and the entropy bonus, averaged over rows and agents (Eq. 21 of appendix C).
+
+        The ratio is the product over an agent's action dimensions; every agent of a row has the same advantage.
+        """
+        log_prob, entropy = self.policy.evaluate(batch.actor_view, batch.action)  # [R, N]
+        log_ratio = log_prob - batch.log_prob
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - self.config.clip, 1 + self.config.clip)
+        advantage, weight = batch.advantage[:, None], batch.weight[:, None]
+        gain = torch.minimum(ratio * advantage, clipped * advantage)
+        loss = -(weight * (gain + self.config.entropy_coefficient * entropy)).mean()
+        with torch.no_grad():
+            metrics = {
+                "policy/entropy": entropy.mean(),
+                "policy/clip_fraction": (ratio != clipped).float().mean(),
+                # Schulman's low-variance estimate of the divergence of the old policy from the new.
+                "policy/approx_kl": (ratio - 1 - log_ratio).mean(),
+            }
+        return loss, metrics
