@@ -1,0 +1,1 @@
+"""The commands and the training loop: knows everything, imported by nothing else."""

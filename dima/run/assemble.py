@@ -1,0 +1,94 @@
+"""From settings to finished objects: the environment's spec, the model, the policy, the whole trainer.
+
+The order in which weights are initialised is fixed here, so a seed means the same in every command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from dima.run.evaluation import Evaluator
+from dima.run.run_log import RunLog
+from dima.run.runtime import Randomness, available_cores, choose_device, derive_seed, derive_seeds, limit_threads
+from dima.run.settings import TrainSettings
+from dima.run.trainer import Trainer
+from envs.collector import Collector
+from imagination.mappo import Mappo
+from worldmodel.protocol import WorldModel
+from worldmodel.types import EnvSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """A model and a policy for one environment, freshly initialised from the run's seed."""
+
+    spec: EnvSpec
+    device: torch.device
+    randomness: Randomness
+    model: WorldModel[Any]
+    mappo: Mappo
+
+    def load(self, components: dict[str, Any]) -> None:
+        """Take the weights, statistics and optimisers of a checkpoint.
+
+        Raises:
+            ValueError: when they were saved by a model of other sizes.
+        """
+        try:
+            self.model.load_state_dict(components["world_model"])
+            self.mappo.load_state_dict(components["policy"])
+        except RuntimeError as error:
+            text = " ".join(str(error).split())
+            raise ValueError(f"the checkpoint does not fit the model that config.yaml describes: {text}") from error
+
+    def num_parameters(self) -> dict[str, int]:
+        """Trainable parameters of each part, of the actor and of the critic."""
+        parts: dict[str, torch.nn.Module] = dict(self.model.parts())
+        parts |= {"actor": self.mappo.policy, "critic": self.mappo.critic}
+        return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
+
+
+def build_learner(settings: TrainSettings) -> Learner:
+    """Model and policy on their device; seeds torch's default generators and sets the number of threads."""
+    device = choose_device(settings.device)
+    limit_threads(settings.num_threads or available_cores())
+    env = settings.env_config.build()
+    try:
+        spec = env.spec
+    finally:
+        env.close()
+    randomness = Randomness(settings.seed, device)
+    model = settings.world_model_config.build(spec)
+    model.to(device)
+    model.train(False)
+    mappo = settings.policy.build(spec, model)
+    mappo.policy.to(device)
+    mappo.critic.to(device)
+    return Learner(spec, device, randomness, model, mappo)
+
+
+def evaluation_seeds(settings: TrainSettings) -> list[int]:
+    """The episode seeds of every evaluation of a run."""
+    return derive_seeds(settings.seed, "evaluate", settings.trainer.eval_episodes)
+
+
+def build_trainer(settings: TrainSettings, learner: Learner, log: RunLog) -> Trainer:
+    """The training loop with its replay, collector and evaluation environments."""
+    config = settings.trainer
+    for part in learner.model.parts():
+        config.num_updates(part, 1)
+        config.num_updates(part, 2)
+    return Trainer(
+        config,
+        model=learner.model,
+        behaviour=settings.policy,
+        mappo=learner.mappo,
+        replay=settings.replay.build(learner.spec, config.num_envs, learner.device),
+        collector=Collector(settings.env_config, config.num_envs, derive_seed(settings.seed, "collect")),
+        evaluator=Evaluator(settings.env_config, evaluation_seeds(settings), config.eval_episodes),
+        randomness=learner.randomness,
+        log=log,
+    )

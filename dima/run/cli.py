@@ -1,0 +1,80 @@
+"""The `dima` command: picks a subcommand, and turns every mistake of a user's into one line and exit code 2.
+
+With DIMA_DEBUG=1 in the environment the whole traceback is shown instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from dima.run.messages import is_user_error, one_line
+
+_COMMANDS = {
+    "train": "learn a world model, and a team's policies inside it",
+    "evaluate": "real episodes with a trained policy",
+    "play": "a video of a real episode",
+    "check-env": "what, if anything, is wrong with an environment",
+    "bench": "how fast each stage runs on this machine",
+}
+
+_HELP = """dima: model-based multi-agent reinforcement learning with generative world models
+
+usage: dima COMMAND [key=value ...]
+
+commands
+{commands}
+
+examples
+  dima train                                        HalfCheetah-2x3, sized for this machine
+  dima train env=mujoco_task preset=paper seed=1    another task, the paper's settings
+  dima evaluate run=runs/.../RUN                    score what was learned
+  dima COMMAND --help                               what a command can be told
+""".replace("env=mujoco_task", "env=mamujoco/ant-4x2")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0 when what was asked for is there, 2 on a mistake."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command, rest = (given[0], given[1:]) if given else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(_HELP.format(commands="\n".join(f"  {name:<10} {what}" for name, what in _COMMANDS.items())))
+        return 0
+    try:
+        return _run(command, rest)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if os.environ.get("DIMA_DEBUG") == "1" or not is_user_error(error):
+            raise
+        print(f"dima {command}: {one_line(error, command, rest)}", file=sys.stderr)
+        return 2
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command not in _COMMANDS:
+        from dima.run.messages import nearest
+
+        raise ValueError(f"unknown command{nearest(command, _COMMANDS)}; commands are {', '.join(_COMMANDS)}")
+    # Hydra prints errors in its own way and exits with 1 unless it is told to let them through.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    module = importlib.import_module(f"dima.run.{command.replace('-', '_')}")
+    sys.argv = [f"dima {command}", *_with_defaults(command, arguments)]
+    module.main()
+    return 0
+
+
+def _with_defaults(command: str, arguments: list[str]) -> list[str]:
+    """The command line with what this machine suggests: preset=paper for a GPU, unless the user says otherwise."""
+    keys = {argument.split("=", 1)[0] for argument in arguments}
+    if command not in ("train", "bench") or "preset" in keys or "resume" in keys or "device=cpu" in arguments:
+        return arguments
+    import torch
+
+    return ["preset=paper", *arguments] if torch.cuda.is_available() else arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

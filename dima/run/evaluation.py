@@ -1,0 +1,81 @@
+"""Real episodes with listed seeds: how well agents do, apart from training and without touching its random numbers.
+
+Several environments step side by side so that the agents' networks run once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.base import EnvConfig, MultiAgentEnv, check_observed, check_step
+from worldmodel.protocol import Agent
+
+
+class Evaluator:
+    """Plays whole episodes in environments of its own, built once."""
+
+    def __init__(self, env_config: EnvConfig, seeds: Sequence[int], num_envs: int) -> None:
+        """Play one episode for each of `seeds`, at most `num_envs` side by side."""
+        self.seeds = list(seeds)
+        self._envs: list[MultiAgentEnv] = [env_config.build() for _ in range(min(num_envs, len(self.seeds)))]
+
+    def play(self, agent: Agent[Any]) -> list[float]:
+        """The return of each episode, in the order of the seeds.
+
+        Raises:
+            EnvError: when an environment gives a wrong shape or type or a value that is not finite.
+        """
+        returns: list[float] = []
+        for first in range(0, len(self.seeds), len(self._envs)):
+            seeds = self.seeds[first : first + len(self._envs)]
+            returns += play_episodes(self._envs[: len(seeds)], agent, seeds)
+        return returns
+
+    def close(self) -> None:
+        """Free the environments."""
+        for env in self._envs:
+            env.close()
+
+
+@torch.no_grad()
+def play_episodes(
+    envs: Sequence[MultiAgentEnv],
+    agent: Agent[Any],
+    seeds: Sequence[int],
+    on_step: Callable[[], None] = lambda: None,
+) -> list[float]:
+    """Play one episode in each of `envs`, side by side, and return the sums of their rewards.
+
+    An environment whose episode is over keeps its last observation, so that the batch keeps its size. `on_step` is
+    called after the resets and after every step.
+    """
+    seen = [
+        check_observed(env.spec, env.reset(seed), f"after reset(seed={seed})")
+        for env, seed in zip(envs, seeds, strict=True)
+    ]
+    obs, state = [s.obs for s in seen], [s.state for s in seen]
+    carry = agent.begin(_stack(obs), _stack(state))
+    is_first = torch.ones(len(envs), dtype=torch.bool)
+    returns, is_over, step = np.zeros(len(envs)), np.zeros(len(envs), dtype=bool), 0
+    on_step()
+    while not is_over.all():
+        action, carry = agent.act(carry, _stack(obs), _stack(state), is_first)
+        is_first = torch.zeros_like(is_first)
+        joint = action.cpu().numpy()
+        step += 1
+        for i in np.flatnonzero(~is_over):
+            result = check_step(envs[i].spec, envs[i].step(joint[i]), f"at step {step} of seed {seeds[i]}")
+            obs[i], state[i] = result.obs, result.state
+            returns[i] += result.reward
+            is_over[i] = result.terminated or result.truncated
+        on_step()
+    return returns.tolist()
+
+
+def _stack(rows: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(rows))

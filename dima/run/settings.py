@@ -1,0 +1,166 @@
+"""The typed form of what the configuration files and the command line say, and how a saved one is read again.
+
+After `read_settings` no Hydra or OmegaConf object is left: everything is a frozen dataclass that checked its values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from dima.run.runtime import DeviceChoice
+from dima.run.tracking import TrackingConfig
+from dima.run.trainer_config import TrainerConfig
+from envs.base import EnvConfig
+from imagination.mappo import BehaviourConfig
+from worldmodel.config import Config, ConfigError
+from worldmodel.protocol import WorldModelConfig
+from worldmodel.replay import ReplayConfig
+
+OWN_ON_RESUME = ("resume", "checkpoint", "out")
+"""Keys of `dima train` that say what to do with a run folder and are no part of the run itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings(Config):
+    """Everything that `dima train` is told."""
+
+    env: Any
+    """An `EnvConfig`."""
+    world_model: Any
+    """A `WorldModelConfig`."""
+    policy: BehaviourConfig
+    """Actors, critic and how they learn from imagined rollouts."""
+    trainer: TrainerConfig
+    """The training loop."""
+    replay: ReplayConfig
+    """What is remembered."""
+    tracking: TrackingConfig
+    """Mirrors of the metrics."""
+    seed: int
+    """What every random number of the run is derived from."""
+    env_steps: int
+    """The total of real steps to reach."""
+    device: DeviceChoice
+    """Where networks and replay live."""
+    num_threads: int | None
+    """CPU threads of torch; null: all cores that the process may use."""
+    out: str | None
+    """The run folder; null: a new one under runs/."""
+    resume: str | None
+    """A run folder to go on with."""
+    checkpoint: int | str
+    """Which checkpoint to go on from: `latest` or its env steps."""
+
+    def validate(self) -> None:
+        """Refuse what cannot run."""
+        self.require(self.seed >= 0, "seed", "at least 0")
+        self.require(self.env_steps >= 1, "env_steps", "at least 1")
+        self.require(self.num_threads is None or self.num_threads >= 1, "num_threads", "null or at least 1")
+        is_env, is_model = isinstance(self.env, EnvConfig), callable(getattr(self.world_model, "build", None))
+        self.require(is_env, "env", "a config with build(), named by env._target_")
+        self.require(is_model, "world_model", "a config with build(spec), named by world_model._target_")
+
+    @property
+    def env_config(self) -> EnvConfig:
+        """`env` by its type."""
+        return self.env
+
+    @property
+    def world_model_config(self) -> WorldModelConfig:
+        """`world_model` by its type."""
+        return self.world_model
+
+
+def read_settings(config: DictConfig) -> Any:
+    """The settings object that `config` describes.
+
+    Raises:
+        ConfigError: naming the value that is missing, unknown or of the wrong type.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value; give one: {missing[0]}=VALUE")
+    _require_config_classes(config)
+    try:
+        return instantiate(config, _convert_="object")
+    except InstantiationException as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def load_config(path: Path) -> DictConfig:
+    """The configuration that a run saved."""
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path} holds no configuration")
+    return config
+
+
+def apply_overrides(
+    config: DictConfig, overrides: Sequence[str], skip: Sequence[str], fixed: Mapping[str, str]
+) -> None:
+    """Change values of a saved configuration as the command line says; `fixed` maps keys that may not to the reason.
+
+    Raises:
+        ConfigError: when an override names a key that is not there, or one of `fixed`.
+    """
+    OmegaConf.set_struct(config, True)
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if key in skip:
+            continue
+        if key in fixed:
+            raise ConfigError(f"{override.input_line}: {fixed[key]}")
+        is_there = OmegaConf.select(config, key, default=_ABSENT) is not _ABSENT
+        if override.is_delete() or override.is_sweep_override() or not is_there:
+            raise ConfigError(f"{override.input_line}: the saved run has no value {key!r} to change")
+        with open_dict(config):
+            OmegaConf.update(config, key, override.value(), merge=True)
+
+
+_ABSENT = object()
+
+
+def _require_config_classes(config: DictConfig, where: str = "") -> None:
+    """Let `_target_` name subclasses of `Config` only: a stranger's config.yaml must not be able to call anything else.
+
+    Raises:
+        ConfigError: naming the key, when a target cannot be imported or is something else.
+    """
+    for key, value in config.items():
+        place = f"{where}{key}"
+        if isinstance(value, DictConfig):
+            _require_config_classes(value, f"{place}.")
+        elif key == "_target_":
+            try:
+                target = get_class(value)
+            except Exception as error:  # whatever importing a plug-in raises
+                text = " ".join(str(error).split())
+                raise ConfigError(f"{place} = {value}: cannot be imported ({text})") from error
+            if not issubclass(target, Config):
+                raise ConfigError(f"{place} = {value}: expected a subclass of worldmodel.config.Config")
+
+
+def _explain(error: BaseException) -> str:
+    """The root of an error inside `instantiate`, with the place that Hydra knows."""
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    text = " ".join(str(root).split())
+    if isinstance(root, ConfigError):
+        return text
+    place = next((line.split(":", 1)[1].strip() for line in str(error).splitlines() if "full_key:" in line), "")
+    where = f"in {place}: " if place else ""
+    if isinstance(root, TypeError) and "unexpected keyword argument" in text:
+        name = text.rsplit("'", 2)[-2]
+        return f"{where}unknown key {name!r}"
+    if isinstance(root, TypeError) and "required" in text and "argument" in text:
+        return f"{where}{text.split('__init__() ')[-1].replace('positional ', '')}"
+    return f"{where}{text}"

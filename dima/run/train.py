@@ -1,0 +1,190 @@
+"""`dima train`: make or open a run folder, build everything, run Algorithm 1, show how it came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from dima.run.assemble import Learner, build_learner, build_trainer, evaluation_seeds
+from dima.run.checkpoint import Checkpoint, CheckpointError, CheckpointStore
+from dima.run.console import Progress, announce, print_scores, say, warn
+from dima.run.folder import RunFolder, default_path
+from dima.run.manifest import make_manifest
+from dima.run.run_log import RunLog
+from dima.run.runtime import available_cores
+from dima.run.settings import OWN_ON_RESUME, TrainSettings, apply_overrides, load_config, read_settings
+from dima.run.tracking import open_tracker
+from dima.run.trainer import Trainer
+from envs.random_agent import RandomAgent
+from worldmodel.config import ConfigError
+
+_FIXED_ON_RESUME = {
+    "seed": "a run keeps its seed; start a new run for another",
+    "env": "a run keeps its environment; start a new run for another",
+    "world_model": "a run keeps its world model; start a new run for another",
+    "policy": "a run keeps its policy's kind; change single values (policy.mappo.clip=...) or start a new run",
+    "preset": "a run keeps its preset; change single values or start a new run",
+}
+
+
+@hydra.main(version_base="1.3", config_path="pkg://configs", config_name="train")
+def main(config: DictConfig) -> None:
+    """Hydra's entry: `config` is composed from the files and the command line."""
+    if config.resume is None:
+        _start(config)
+    else:
+        _resume(config)
+
+
+def _start(config: DictConfig) -> None:
+    """A new run in a new folder, which is removed again if nothing comes of it."""
+    if config.checkpoint != "latest":
+        raise ConfigError(f"checkpoint = {config.checkpoint!r}: only of use with resume=RUN")
+    if config.num_threads is None:
+        config.num_threads = available_cores()
+    settings: TrainSettings = read_settings(config)
+    choices = _choices()
+    learner = build_learner(settings)
+    path = Path(settings.out) if settings.out else default_path(choices["env"], choices["world_model"], settings.seed)
+    folder = RunFolder.create(path)
+    trainer: Trainer | None = None
+    try:
+        folder.lock()
+        seeds = evaluation_seeds(settings)
+        folder.write_manifest(make_manifest(learner.device, learner.spec, choices, settings.seed, seeds))
+        scores = {"env": learner.spec.env_id, "seed": settings.seed, "episode_seeds": seeds, "evaluations": []}
+        folder.write_scores(scores)
+        folder.write_config(OmegaConf.to_yaml(config, resolve=True))
+        trainer = _prepare(folder, settings, learner, time_s=0.0)
+        _run(trainer, settings)
+    except Exception:
+        if trainer is None or trainer.counters.env_steps == 0:
+            folder.remove()
+        raise
+
+
+def _resume(config: DictConfig) -> None:
+    """Go on with the run in `config.resume`, with its own configuration but for what the command line changes."""
+    folder = RunFolder.open(Path(config.resume))
+    folder.lock()
+    saved = load_config(folder.config_file)
+    apply_overrides(saved, HydraConfig.get().overrides.task, OWN_ON_RESUME, _FIXED_ON_RESUME)
+    settings: TrainSettings = read_settings(saved)
+    store = folder.checkpoints(settings.trainer.keep_checkpoints)
+    checkpoint = _choose_checkpoint(folder, store, config.checkpoint)
+    learner = build_learner(settings)
+    env_steps = -1 if checkpoint is None else checkpoint.env_steps
+    counters = {} if checkpoint is None else dict(checkpoint.counters)
+    trainer = _prepare(folder, settings, learner, time_s=counters.pop("time_s", 0.0), env_steps=max(env_steps, 0))
+    if checkpoint is not None:
+        trainer.load_state_dict(checkpoint.components, counters)
+        for step in store.discard_after(checkpoint.env_steps):
+            say(f"removed checkpoint {step}: the run goes on from {checkpoint.env_steps} env steps")
+    folder.cut_after(env_steps)
+    folder.write_config(OmegaConf.to_yaml(saved))
+    manifest = folder.read_manifest()
+    manifest["resumes"].append({"env_steps": max(env_steps, 0), "overrides": list(HydraConfig.get().overrides.task)})
+    folder.write_manifest({**manifest, "is_finished": False})
+    _run(trainer, settings)
+
+
+def _choose_checkpoint(folder: RunFolder, store: CheckpointStore, choice: int | str) -> Checkpoint | None:
+    """The checkpoint to go on from; None when the run stopped before its first.
+
+    Raises:
+        CheckpointError: naming the damage and, where there is one, the older checkpoint that is whole.
+    """
+    if choice != "latest" and not isinstance(choice, int):
+        raise ConfigError(f"checkpoint = {choice!r}: expected latest or a number of env steps")
+    steps = store.steps()
+    if not steps and choice == "latest":
+        warn(f"{folder.path} holds no checkpoint: starting it from the beginning")
+        return None
+    wanted = steps[-1] if choice == "latest" else choice
+    try:
+        return store.load(wanted)
+    except CheckpointError as error:
+        spare = store.newest_whole(before=wanted)
+        way_out = f"go on from the one before it: dima train resume={folder.path} checkpoint={spare}"
+        raise CheckpointError(f"{error}; {'no older one is whole' if spare is None else way_out}") from error
+
+
+def _prepare(
+    folder: RunFolder, settings: TrainSettings, learner: Learner, time_s: float, env_steps: int = 0
+) -> Trainer:
+    """The trainer, reporting into `folder`; tells the person what is about to be done."""
+    parameters = ", ".join(f"{name} {number:,}" for name, number in learner.num_parameters().items())
+    announce(
+        "train",
+        {
+            "task": f"{learner.spec.env_id} ({learner.spec.num_agents} agents)",
+            "model": type(learner.model).__name__,
+            "parameters": parameters,
+            "device": learner.device,
+            "env steps": f"{env_steps} to {settings.env_steps}",
+            "run folder": folder.path,
+        },
+    )
+    container: Any = OmegaConf.to_container(load_config(folder.config_file))
+    tracker = open_tracker(settings.tracking, folder.path, container, warn)
+    store = folder.checkpoints(settings.trainer.keep_checkpoints)
+    log = RunLog(folder, store, tracker, Progress(env_steps, settings.env_steps), time_s)
+    return build_trainer(settings, learner, log)
+
+
+def _run(trainer: Trainer, settings: TrainSettings) -> None:
+    """Train, then print the table; every way out leaves the folder ready to go on from."""
+    folder = trainer.log.folder
+    try:
+        _score_random_policy(trainer)
+        trainer.run(settings.env_steps)
+    except KeyboardInterrupt:
+        trainer.log.close()
+        say(f"\nstopped; go on with: dima train resume={folder.path}")
+        raise
+    except FloatingPointError as error:
+        trainer.log.close()
+        steps = folder.checkpoints().steps()
+        where = f"last good checkpoint: {folder.checkpoints().path(steps[-1])}" if steps else "no checkpoint yet"
+        raise FloatingPointError(f"{error}; {where}") from error
+    except Exception:
+        trainer.log.close()
+        raise
+    trainer.log.close()
+    folder.write_manifest({**folder.read_manifest(), "is_finished": True})
+    _print_result(folder)
+
+
+def _score_random_policy(trainer: Trainer) -> None:
+    """The floor of the table: uniformly random actions on the seeds of every evaluation."""
+    folder = trainer.log.folder
+    scores = folder.read_scores()
+    if "uniform_random" not in scores:
+        agent = RandomAgent(trainer.replay.spec, trainer.randomness.fresh("uniform_random", "cpu"))
+        scores["uniform_random"] = {"returns": trainer.evaluator.play(agent)}
+        folder.write_scores(scores)
+
+
+def _print_result(folder: RunFolder) -> None:
+    scores = folder.read_scores()
+    first, last = scores["evaluations"][0], scores["evaluations"][-1]
+    print_scores(
+        [
+            (f"last evaluation ({last['env_steps']} env steps)", last["returns"]),
+            ("untrained policy", first["returns"]),
+            ("uniformly random", scores["uniform_random"]["returns"]),
+        ]
+    )
+    say(f"run folder: {folder.path}")
+
+
+def _choices() -> dict[str, str]:
+    """The configuration groups that were chosen, by name."""
+    chosen = HydraConfig.get().runtime.choices
+    return {str(group): str(name) for group, name in chosen.items() if not str(group).startswith("hydra")}
+
+

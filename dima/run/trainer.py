@@ -1,0 +1,195 @@
+"""Algorithm 1 of DIMA (arXiv 2505.20922) as one loop: collect, fit the model, imagine, improve, evaluate, save.
+
+The loop is given finished objects and knows only what they promise: any `WorldModel` and any environment will do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from typing import Any
+
+from dima.run.evaluation import Evaluator
+from dima.run.metrics import RoundMetrics
+from dima.run.optimize import PartOptimizer
+from dima.run.run_log import RunLog
+from dima.run.runtime import Randomness
+from dima.run.trainer_config import TrainerConfig
+from envs.collector import Collector
+from envs.random_agent import RandomAgent
+from imagination.agent import PolicyAgent
+from imagination.mappo import BehaviourConfig, Mappo
+from imagination.rollout import imagine
+from worldmodel.protocol import Agent, WorldModel
+from worldmodel.replay import Replay
+
+
+@dataclasses.dataclass
+class Counters:
+    """How far a run is."""
+
+    env_steps: int = 0
+    rounds: int = 0
+    training_rounds: int = 0
+    policy_updates: int = 0
+
+
+class Trainer:
+    """Runs Algorithm 1 on the objects it is given."""
+
+    def __init__(
+        self,
+        config: TrainerConfig,
+        *,
+        model: WorldModel[Any],
+        behaviour: BehaviourConfig,
+        mappo: Mappo,
+        replay: Replay,
+        collector: Collector,
+        evaluator: Evaluator,
+        randomness: Randomness,
+        log: RunLog,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.behaviour = behaviour
+        self.mappo = mappo
+        self.replay = replay
+        self.collector = collector
+        self.evaluator = evaluator
+        self.randomness = randomness
+        self.log = log
+        self.counters = Counters()
+        self.optimizers = {name: PartOptimizer(name, part) for name, part in model.parts().items()}
+        self._random_agent = RandomAgent(replay.spec, randomness.generator("explore", "cpu"))
+        self._policy_agent = PolicyAgent(model, mappo.policy, randomness.generator("collect"), deterministic=False)
+
+    def run(self, env_steps: int) -> None:
+        """Go on until `env_steps` real steps are done; begins with the untrained policy's evaluation.
+
+        Raises:
+            FloatingPointError: when a loss, gradient or metric is not finite; names where and when.
+            EnvError: when the environment breaks its contract.
+        """
+        if self.counters.rounds == 0:
+            metrics = RoundMetrics(self.randomness.device)
+            self._evaluate(metrics)
+            self._write(metrics)
+            self._save()
+        while self.counters.env_steps < env_steps:
+            self._run_round(env_steps)
+
+    def _run_round(self, env_steps: int) -> None:
+        counters, config = self.counters, self.config
+        metrics = RoundMetrics(self.randomness.device)
+        before = counters.env_steps
+        counters.rounds += 1
+        self._collect(metrics)
+        if counters.env_steps >= config.start_steps:
+            counters.training_rounds += 1
+            self._fit_world_model(metrics)
+            if counters.training_rounds >= config.policy_start_round:
+                self._improve_policy(metrics)
+        is_last = counters.env_steps >= env_steps
+        if is_last or _passes(before, counters.env_steps, config.eval_every):
+            self._evaluate(metrics)
+        self._write(metrics)
+        if is_last or _passes(before, counters.env_steps, config.checkpoint_every):
+            self._save()
+
+    def _agent(self) -> Agent[Any]:
+        """Who collects now: uniformly random actions first, where `random_steps` says so, then the sampling policy."""
+        return self._random_agent if self.counters.env_steps < self.config.random_steps else self._policy_agent
+
+    def _collect(self, metrics: RoundMetrics) -> None:
+        """Real steps into the statistics and the replay."""
+        config = self.config
+        by_steps = config.collect_unit == "steps"
+        amount = {"num_steps": config.collect_steps} if by_steps else {"num_episodes": config.num_envs}
+        agent, collected, returns = self._agent(), 0, []
+        with metrics.timed("collect"):
+            while collected < config.collect_steps:
+                for trajectory in self.collector.collect(agent, **amount):
+                    self.model.update_statistics(trajectory)
+                    self.replay.append(trajectory)
+                    collected += trajectory.length
+                returns += self.collector.episode_returns
+        self.counters.env_steps += collected
+        if returns:
+            metrics.put("episode/return", statistics.fmean(returns))
+
+    def _fit_world_model(self, metrics: RoundMetrics) -> None:
+        """Every part in turn, each on batches of its own."""
+        generator = self.randomness.generator("world_model")
+        self.model.train(True)
+        with metrics.timed("world_model"):
+            for name, optimizer in self.optimizers.items():
+                part = optimizer.part
+                for _ in range(self.config.num_updates(name, self.counters.training_rounds)):
+                    segment = self.replay.sample(
+                        part.optim.batch_size, part.segment_length, burn_in=part.burn_in, generator=generator
+                    )
+                    metrics.add("world_model", optimizer.update(segment, generator))
+                optimizer.require_finite()
+        self.model.train(False)
+
+    def _improve_policy(self, metrics: RoundMetrics) -> None:
+        """Imagine from replayed contexts, then update actors and critic."""
+        num_rollouts, horizon = self.behaviour.num_rollouts, self.behaviour.horizon
+        generator = self.randomness.generator("imagination")
+        for _ in range(self.config.policy_updates):
+            with metrics.timed("imagination"):
+                context = self.replay.sample_contexts(num_rollouts, self.model.context_length, generator)
+                rollout = imagine(self.model, self.mappo.policy, context, horizon, generator)
+            with metrics.timed("policy"):
+                metrics.add("", self.mappo.update(rollout, self.randomness.generator("policy")))
+            self.counters.policy_updates += 1
+        imagined = self.config.policy_updates * num_rollouts * horizon
+        metrics.put("imagination/steps_per_s", imagined / max(metrics.seconds("imagination"), 1e-9))
+
+    def _evaluate(self, metrics: RoundMetrics) -> None:
+        """Deterministic episodes; draws from a stream of its own, so training goes on as if nothing had happened."""
+        with metrics.timed("evaluate"):
+            generator = self.randomness.fresh("evaluate")
+            agent = PolicyAgent(self.model, self.mappo.policy, generator, deterministic=True)
+            returns = self.evaluator.play(agent)
+        self.log.write_evaluation(self.counters.env_steps, returns)
+        metrics.put("eval/return_mean", statistics.fmean(returns))
+        metrics.put("eval/return_std", statistics.pstdev(returns))
+
+    def _write(self, metrics: RoundMetrics) -> None:
+        counters = self.counters
+        updates = counters.policy_updates + sum(optimizer.updates for optimizer in self.optimizers.values())
+        row = {"env_steps": counters.env_steps, "updates": updates, **metrics.collect()}
+        self.log.write_row(row)
+
+    def _save(self) -> None:
+        self.log.write_checkpoint(self.counters.env_steps, self.state_dict(), dataclasses.asdict(self.counters))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every component that a run needs to go on, by name."""
+        return {
+            "world_model": self.model.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "policy": self.mappo.state_dict(),
+            "replay": self.replay.state_dict(),
+            "collector": self.collector.state_dict(),
+            "random": self.randomness.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], counters: dict[str, int]) -> None:
+        """Put every component back to where `state_dict` found it."""
+        self.counters = Counters(**counters)
+        self.model.load_state_dict(state["world_model"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.mappo.load_state_dict(state["policy"])
+        self.replay.load_state_dict(state["replay"])
+        # Beginning the agent's carry may draw random numbers: the generators are put back last.
+        self.collector.load_state_dict(state["collector"], self._agent())
+        self.randomness.load_state_dict(state["random"])
+
+
+def _passes(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]."""
+    return after // every > before // every

@@ -1,0 +1,77 @@
+"""How much of what the training loop does in a round: the options of `trainer=...`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from worldmodel.config import Config, ConfigError
+
+Updates = int | dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerConfig(Config):
+    """How much of what is done in one round of the loop."""
+
+    num_envs: int
+    """Environments that step side by side when collecting."""
+    collect_unit: Literal["steps", "episodes"]
+    """`steps`: collect exactly `collect_steps`, episodes go on in the next round. `episodes`: whole episodes, until
+    at least `collect_steps`."""
+    collect_steps: int
+    """Env steps per round, over all environments."""
+    random_steps: int
+    """Env steps at the start of a run that are collected with uniformly random actions."""
+    start_steps: int
+    """Env steps before the first round that trains anything."""
+    updates: Updates
+    """Updates of each world-model part per round: one number, or one for each part by name."""
+    first_updates: Updates | None
+    """The same for the first round that trains; null: like any other."""
+    policy_start_round: int
+    """The first training round, counted from 1, in which the policy learns."""
+    policy_updates: int
+    """Policy updates per round, each on imagined rollouts of its own."""
+    eval_every: int
+    """Env steps between evaluations; the untrained and the final policy are always evaluated."""
+    eval_episodes: int
+    """Episodes per evaluation, with deterministic actions and the same distinct seeds every time."""
+    checkpoint_every: int
+    """Env steps between checkpoints; the first and the last state are always saved."""
+    keep_checkpoints: int
+    """Newest checkpoints that stay on the disk."""
+
+    def validate(self) -> None:
+        """Refuse counts that cannot work."""
+        at_least_1 = (
+            "num_envs",
+            "collect_steps",
+            "policy_start_round",
+            "eval_every",
+            "eval_episodes",
+            "checkpoint_every",
+        )
+        for name in at_least_1:
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("random_steps", "start_steps", "policy_updates"):
+            self.require(getattr(self, name) >= 0, name, "at least 0")
+        self.require(self.keep_checkpoints >= 2, "keep_checkpoints", "at least 2: the one before the last is the spare")
+        for name in ("updates", "first_updates"):
+            value = getattr(self, name)
+            counts = value.values() if isinstance(value, dict) else [value or 0]
+            self.require(all(count >= 0 for count in counts), name, "numbers of at least 0")
+
+    def num_updates(self, part: str, training_round: int) -> int:
+        """Updates of `part` in a training round, counted from 1.
+
+        Raises:
+            ConfigError: when the updates are listed by part and `part` is not among them.
+        """
+        is_first = training_round == 1 and self.first_updates is not None
+        updates = self.first_updates if is_first else self.updates
+        if not isinstance(updates, dict):
+            return updates or 0
+        if part not in updates:
+            raise ConfigError(f"trainer.updates = {updates}: expected a number for the world model's part {part!r}")
+        return updates[part]
