@@ -76,7 +76,8 @@ class DenoiserConfig(Config):
         """Check ranges."""
         self.require(self.context_states >= 1, "context_states", "at least 1")
         self.require(self.num_targets >= 1, "num_targets", "at least 1")
-        self.require(len(self.sigma_clip) == 2 and 0 < self.sigma_clip[0] < self.sigma_clip[1], "sigma_clip", "[low, high]")
+        rising = len(self.sigma_clip) == 2 and 0 < self.sigma_clip[0] < self.sigma_clip[1]
+        self.require(rising, "sigma_clip", "[low, high]")
         self.require(self.cond_dim % 2 == 0, "cond_dim", "an even number")
 
 
@@ -116,7 +117,7 @@ class Denoiser(TrainablePart):
         self.unet = TemporalUnet(config.channels, config.depths, length, config.cond_dim)
         self.norm_out = nn.GroupNorm(group_norm_groups(width), width)
         self.conv_out = TemporalConv(width, spec.state_dim, length)
-        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.conv.weight)
 
     def precondition(self, sigma: Tensor) -> Preconditioners:
         """EDM's factors for `sigma`, at this model's sigma_data and offset noise."""

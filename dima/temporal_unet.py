@@ -7,6 +7,8 @@ At these lengths a convolution is a small matrix product over (channels x time);
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -20,7 +22,7 @@ _GROUP_EPS = 1e-5
 class TemporalConv(nn.Module):
     """A 1-D convolution for a fixed short length: [B,C_in,L_in] -> [B,C_out,L_out].
 
-    Holds the weight of `nn.Conv1d` (or `nn.ConvTranspose1d`) and gives its result, but lays the kernel out as a
+    Holds an `nn.Conv1d` (or `nn.ConvTranspose1d`) and gives its result, but lays the kernel out as a
     [C_out*L_out, C_in*L_in] matrix first: at lengths of 4, 2 and 1 one product beats any convolution kernel.
 
     Kinds: `same` (kernel 3), `down` (kernel 3, stride 2) and `up` (transposed, kernel 4, stride 2).
@@ -33,49 +35,56 @@ class TemporalConv(nn.Module):
     ) -> None:
         """Initialise as the convolution that it stands for (PyTorch's default)."""
         super().__init__()
-        conv: nn.Conv1d | nn.ConvTranspose1d
+        stride = 1 if kind == "same" else 2
+        self.conv: nn.Conv1d | nn.ConvTranspose1d
         if kind == "up":
-            conv = nn.ConvTranspose1d(in_channels, out_channels, 4, stride=2, padding=1)
+            self.conv = nn.ConvTranspose1d(in_channels, out_channels, 4, stride=stride, padding=1)
         else:
-            conv = nn.Conv1d(in_channels, out_channels, 3, stride=2 if kind == "down" else 1, padding=1)
-        assert conv.bias is not None
-        self.weight = conv.weight
-        self.bias = conv.bias
-        self.transposed = kind == "up"
-        self.out_length = {"same": length, "down": -(-length // 2), "up": 2 * length}[kind]
+            self.conv = nn.Conv1d(in_channels, out_channels, 3, stride=stride, padding=1)
+        self.out_length = 2 * length if kind == "up" else -(-length // stride)
         out_index, in_index = torch.arange(self.out_length)[:, None], torch.arange(length)[None]
-        if kind == "up":
-            taps = out_index + 1 - 2 * in_index
-        else:
-            taps = in_index + 1 - out_index * (2 if kind == "down" else 1)
+        taps = out_index + 1 - in_index * stride if kind == "up" else in_index + 1 - out_index * stride
         # Taps outside the kernel point at a column of zeros behind it.
-        width = conv.weight.shape[-1]
+        width = self.conv.weight.shape[-1]
         taps = torch.where((taps < 0) | (taps >= width), width, taps)
         self.register_buffer("taps", taps.flatten(), persistent=False)
         self._in_length = length
-        self._folded: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
+        self._folded: tuple[Tensor, Tensor] | None = None
 
     def matrix(self) -> tuple[Tensor, Tensor]:
         """The layer as a matrix [C_out*L_out, C_in*L_in] and a bias [C_out*L_out]."""
-        weight = self.weight.transpose(0, 1) if self.transposed else self.weight
+        weight, bias = self.conv.weight, self.conv.bias
+        assert bias is not None
+        if isinstance(self.conv, nn.ConvTranspose1d):
+            weight = weight.transpose(0, 1)
         out_channels, in_channels = weight.shape[:2]
         dense = functional.pad(weight, (0, 1)).index_select(2, self.taps)
         # [C_out, C_in, L_out*L_in] -> [C_out*L_out, C_in*L_in]
         dense = dense.unflatten(2, (self.out_length, self._in_length)).transpose(1, 2)
         dense = dense.reshape(out_channels * self.out_length, in_channels * self._in_length)
-        return dense, self.bias.repeat_interleave(self.out_length)
-
-    def _inference_matrix(self) -> tuple[Tensor, Tensor]:
-        """`matrix`, kept until the weights change: a sampler calls the same weights hundreds of times."""
-        key = (self.weight.data_ptr(), self.weight._version, self.bias._version)
-        if self._folded is None or self._folded[0] != key:
-            self._folded = (key, *self.matrix())
-        return self._folded[1:]
+        return dense, bias.repeat_interleave(self.out_length)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C_in,L_in] -> [B,C_out,L_out]."""
-        matrix, bias = self.matrix() if torch.is_grad_enabled() else self._inference_matrix()
+        matrix, bias = self._folded or self.matrix()
         return functional.linear(x.flatten(1), matrix, bias).unflatten(1, (-1, self.out_length))
+
+
+@contextmanager
+def folded_convolutions(module: nn.Module) -> Iterator[None]:
+    """Lay out every `TemporalConv` in `module` once for all calls inside the block: a sampler makes many.
+
+    No weight may change inside. The caller marks that stretch because a layer could not find out by itself: fused
+    optimisers and replayed CUDA graphs write weights without raising their version counters.
+    """
+    convs = [part for part in module.modules() if isinstance(part, TemporalConv) and part._folded is None]
+    for conv in convs:
+        conv._folded = conv.matrix()
+    try:
+        yield
+    finally:
+        for conv in convs:
+            conv._folded = None
 
 
 class ResBlock(nn.Module):
@@ -90,7 +99,7 @@ class ResBlock(nn.Module):
         self.modulation_sizes = (2 * in_channels, 2 * out_channels)
         self.conv1 = TemporalConv(in_channels, out_channels, length)
         self.conv2 = TemporalConv(out_channels, out_channels, length)
-        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.conv.weight)
         self.skip = nn.Linear(in_channels, out_channels) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, modulation1: Tensor, modulation2: Tensor) -> Tensor:
@@ -143,8 +152,7 @@ class TemporalUnet(nn.Module):
         self.modulation = nn.Linear(cond_dim, sum(self._modulation_sizes))
 
     def _blocks(self) -> list[ResBlock]:
-        blocks = [b for stage in self.down for b in stage] + list(self.middle) + [b for stage in self.up for b in stage]  # type: ignore[union-attr]
-        return blocks  # type: ignore[return-value]
+        return [block for block in self.modules() if isinstance(block, ResBlock)]
 
     def modulate(self, condition: Tensor) -> Tensor:
         """[..., D] -> [..., P]: scales and shifts of every block, in the order in which they are used."""

@@ -20,6 +20,7 @@ from dima.reveal import ActionReveal, Order, Reveal
 from dima.reward_termination import RewardTerminationConfig, RewardTerminationModel
 from dima.sampler import SamplerConfig, sample_next_state
 from dima.schedule import default_num_denoising_steps
+from dima.temporal_unet import folded_convolutions
 from dima.transformer import KeyValueCache
 from worldmodel.config import Config
 from worldmodel.normalize import RunningNormalizer
@@ -55,7 +56,8 @@ class DimaConfig(Config):
     critic_input: Literal["state", "state_action"]
     """`state`: V(s) (Appendix C). `state_action`: also the last joint action (published code)."""
     first_obs: Literal["decoded", "real"]
-    """The observation an imagined rollout starts with: decoded like all later ones (published code), or real (Alg. 1)."""
+    """What an imagined rollout starts with: an observation decoded like all later ones (published code), or the real
+    one (Algorithm 1)."""
     sampler: SamplerConfig
     """The reverse process."""
     denoiser: DenoiserConfig
@@ -99,6 +101,7 @@ class DimaWorldModel(nn.Module):
     """The `WorldModel` of the paper. Decentralised: an actor sees its own observation only."""
 
     decentralized = True
+    is_agent_id: Tensor
 
     def __init__(self, config: DimaConfig, spec: EnvSpec) -> None:
         """Build all parts for the sizes of `spec`.
@@ -115,8 +118,8 @@ class DimaWorldModel(nn.Module):
         self.critic_dim = spec.state_dim + joint_action
         floor, freeze = config.state_std_floor, config.freeze_normalizers_after
         self.state_norm = RunningNormalizer(spec.state_dim, std_floor=floor, freeze_after=freeze)
-        obs_rows = None if freeze is None else freeze * spec.num_agents
-        self.obs_norm = RunningNormalizer(spec.obs_dim, std_floor=floor, freeze_after=obs_rows)
+        # One statistic an agent and entry: the same entry may mean different joints to different agents.
+        self.obs_norm = RunningNormalizer(spec.num_agents * spec.obs_dim, std_floor=floor, freeze_after=freeze)
         self.reward_norm = RunningNormalizer(1, std_floor=floor, freeze_after=freeze)
         num_steps = config.num_denoising_steps or default_num_denoising_steps(spec.num_agents)
         self.reveal = ActionReveal(config.reveal, config.order, spec.num_agents, config.sampler.ladder(num_steps))
@@ -133,7 +136,11 @@ class DimaWorldModel(nn.Module):
         self.reward_termination = RewardTerminationModel(
             config.reward_termination, spec, self.state_norm, self.reward_norm
         )
-        self.register_buffer("obs_mask", spec.obs_mask(), persistent=False)
+        # Agent ids do not vary for an agent, so normalising would erase them; padding stays zero.
+        identity = torch.zeros(spec.num_agents, spec.obs_dim, dtype=torch.bool)
+        if spec.appends_agent_id:
+            identity[:, -spec.num_agents :] = True
+        self.register_buffer("is_agent_id", identity, persistent=False)
 
     def parts(self) -> Mapping[str, TrainablePart]:
         """The three parts, in the order of Algorithm 1."""
@@ -148,7 +155,7 @@ class DimaWorldModel(nn.Module):
         first = 0 if trajectory.is_start else 1  # a stretch that goes on repeats the last state of the one before
         device = self.state_norm.mean.device
         self.state_norm.update(trajectory.state[first:].to(device))
-        self.obs_norm.update(trajectory.obs[first:].to(device))
+        self.obs_norm.update(trajectory.obs[first:].flatten(1).to(device))
         self.reward_norm.update(trajectory.reward[:, None].to(device))
 
     @torch.no_grad()
@@ -165,23 +172,24 @@ class DimaWorldModel(nn.Module):
         z = self.state_norm.normalize(context.state) * context.state_valid()[:, :, None]
         past = context.action * context.valid[:, :, None, None]
         obs = self.decoder.decode(z[:, -1]) if self.config.first_obs == "decoded" else context.obs[:, -1]
-        last = past[:, -1] if self.context_length else context.obs.new_zeros(z.shape[0], spec.num_agents, spec.action_dim)
+        last = past[:, -1] if self.context_length else past.new_zeros(z.shape[0], spec.num_agents, spec.action_dim)
         cache = self.reward_termination.initial_cache(z.shape[0], z.device, z.dtype)
         return DimaState(z, past, last, obs, cache)
 
     @torch.no_grad()
     def step(self, state: DimaState, action: Tensor, *, generator: torch.Generator) -> tuple[DimaState, Prediction]:
-        """One imagined transition: the reward from what is known before it, then the next state, then what agents see."""
+        """One imagined transition: the reward from what is known before it, then the next state and what agents see."""
         cache, reward, continuation = self.reward_termination.step(state.cache, state.z[:, -1], action)
-        sampled = sample_next_state(
-            self.denoiser,
-            self.reveal,
-            self.config.sampler,
-            self.config.sigma_data * state.z,
-            state.past_action,
-            action,
-            generator,
-        )
+        with folded_convolutions(self.denoiser):
+            sampled = sample_next_state(
+                self.denoiser,
+                self.reveal,
+                self.config.sampler,
+                self.config.sigma_data * state.z,
+                state.past_action,
+                action,
+                generator,
+            )
         bound = self.config.state_clip
         z_next = (sampled / self.config.sigma_data).clamp(-bound, bound)
         obs = self.decoder.decode(z_next)
@@ -198,21 +206,31 @@ class DimaWorldModel(nn.Module):
 
     @torch.no_grad()
     def observe(self, state: DimaState, transition: Transition, *, generator: torch.Generator) -> DimaState:
-        """Absorb one real step. The actor's view is the real observation; states are kept where they are given."""
+        """Absorb one real step. The actor's view is the real observation; states are kept where they are given.
+
+        The transformer's cache holds imagined steps only, so a real one empties it.
+        """
         keep = ~transition.is_first[:, None, None]
-        z = state.z
+        z = state.z * keep
         if transition.state is not None:
             newest = self.state_norm.normalize(transition.state)
-            z = torch.cat([state.z[:, 1:] * keep, newest[:, None]], dim=1)
+            z = torch.cat([z[:, 1:], newest[:, None]], dim=1)
         action = transition.action * keep
         past = torch.cat([state.past_action[:, 1:] * keep[..., None], action[:, None]], dim=1)
         past = past[:, -self.context_length :] if self.context_length else state.past_action
-        return dataclasses.replace(state, z=z, past_action=past, last_action=action, obs=transition.obs)
+        cache = state.cache
+        if cache.length > 0:
+            cache = self.reward_termination.initial_cache(z.shape[0], z.device, z.dtype)
+        return DimaState(z, past, last_action=action, obs=transition.obs, cache=cache)
 
     def view(self, state: DimaState) -> AgentView:
         """Actors see their own observation, the critic the global state (and, as an option, the last joint action)."""
-        obs = self.obs_norm.normalize(state.obs) * self.obs_mask if self.config.normalize_obs else state.obs
+        obs = self._normalize_obs(state.obs) if self.config.normalize_obs else state.obs
         critic = self.config.sigma_data * state.z[:, -1]
         if self.config.critic_input == "state_action":
             critic = torch.cat([critic, state.last_action.flatten(1)], dim=1)
         return AgentView(actor=obs, critic=critic)
+
+    def _normalize_obs(self, obs: Tensor) -> Tensor:
+        normal = self.obs_norm.normalize(obs.flatten(1)).unflatten(1, obs.shape[1:])
+        return torch.where(self.is_agent_id, obs, normal)
