@@ -7,12 +7,11 @@ can take their place. The conditioning of all noise levels is computed once, bef
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from dima.denoiser import Denoiser
 from dima.reveal import ActionReveal
 from dima.schedule import karras_sigmas
 from worldmodel.config import Config
@@ -23,7 +22,7 @@ class SamplerConfig(Config):
     """How the next state is sampled."""
 
     solver: str
-    """`euler` (Table 4), `heun`, or the name of an EDM scheduler of diffusers, e.g. `EDMDPMSolverMultistepScheduler`."""
+    """`euler` (Table 4), `heun`, or an EDM scheduler of diffusers by name, e.g. `EDMDPMSolverMultistepScheduler`."""
     sigma_min: float
     """Lowest noise level before 0."""
     sigma_max: float
@@ -39,7 +38,7 @@ class SamplerConfig(Config):
         self.require(self.initial_noise >= 0, "initial_noise", "at least 0")
         if self.solver not in ("euler", "heun"):
             self.require(
-                self.solver.startswith("EDM") and self.solver.endswith("Scheduler") and _scheduler(self.solver) is not None,
+                self.solver.startswith("EDM") and _scheduler(self.solver) is not None,
                 "solver",
                 "euler, heun, or an EDM scheduler of diffusers (EDMEulerScheduler, EDMDPMSolverMultistepScheduler)",
             )
@@ -56,8 +55,22 @@ def _scheduler(name: str) -> Any:
     return getattr(diffusers, name, None)
 
 
+class ConditionedDenoiser(Protocol):
+    """What the sampler asks of a denoiser; `dima.denoiser.Denoiser` is one, an analytic posterior mean another."""
+
+    sigma_data: float
+
+    def modulation(self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor) -> Tensor:
+        """The conditioning of all noise levels [J,B,P]; shapes as in `Denoiser.modulation`."""
+        ...
+
+    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
+        """The expected clean state [B,S] for noisy x [B,S] at one noise level."""
+        ...
+
+
 def sample_next_state(
-    denoiser: Denoiser,
+    denoiser: ConditionedDenoiser,
     reveal: ActionReveal,
     config: SamplerConfig,
     context: Tensor,
@@ -90,7 +103,7 @@ def sample_next_state(
     return _diffusers(denoiser, config, x, sigmas, context, modulation)
 
 
-def _euler(denoiser: Denoiser, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
+def _euler(denoiser: ConditionedDenoiser, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
     for step in range(sigmas.shape[0] - 1):
         denoised = denoiser.denoise(x, sigmas[step], context, modulation[step])
         # x + (x - D) / sigma * (next - sigma), written so that the last step returns D exactly.
@@ -99,7 +112,7 @@ def _euler(denoiser: Denoiser, x: Tensor, sigmas: Tensor, context: Tensor, modul
 
 
 def _heun(
-    denoiser: Denoiser, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor, corrector: Tensor
+    denoiser: ConditionedDenoiser, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor, corrector: Tensor
 ) -> Tensor:
     """Second order; the correction of a step sees the same agents as the step. The last step, to 0, is Euler's."""
     last = sigmas.shape[0] - 2
@@ -116,7 +129,7 @@ def _heun(
 
 
 def _diffusers(
-    denoiser: Denoiser, config: SamplerConfig, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor
+    denoiser: ConditionedDenoiser, config: SamplerConfig, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor
 ) -> Tensor:
     """Walk with a scheduler of diffusers, which preconditions by itself: it is handed the F that gives our D."""
     scheduler = _scheduler(config.solver)(
