@@ -13,7 +13,14 @@ from worldmodel.types import EnvSpec
 
 
 class EnvError(ValueError):
-    """An environment broke the contract; the message names it, the field, what was got and what was expected."""
+    """An environment broke the contract; the message names it, the field, what was got and what was expected.
+
+    `advice`: what its author can do about it, where the message does not say that already.
+    """
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class Observed(NamedTuple):
@@ -92,27 +99,36 @@ def check_step(spec: EnvSpec, result: StepResult, where: str) -> StepResult:
     """Return `result` unless it breaks the contract; arguments and errors as `check_observed`."""
     check_observed(spec, Observed(result.obs, result.state), where)
     if not isinstance(result.reward, (float, np.floating)):
-        raise _error(spec, where, "reward", _describe(result.reward), "one float, the team's reward")
+        raise _error(spec, where, "reward", _describe(result.reward), "one float, the team's reward", _REWARD)
     if not np.isfinite(result.reward):
-        raise _error(spec, where, "reward", f"the value {result.reward}", "a finite number")
+        raise _error(spec, where, "reward", f"the value {result.reward}", "a finite number", _FINITE)
     for name in ("terminated", "truncated"):
         value = getattr(result, name)
         if not isinstance(value, (bool, np.bool_)):
-            raise _error(spec, where, name, _describe(value), "one bool")
+            raise _error(spec, where, name, _describe(value), "one bool", "one flag for the whole team")
     return result
+
+
+_FINITE = (
+    "look for divisions by zero, roots and logarithms of negative numbers and simulations that blow up; end the "
+    "episode (terminated) before the numbers do"
+)
+_SHAPE = "return as many numbers at every step as the spec says; fill what an agent lacks with zeros"
+_DTYPE = "return array.astype(np.float32)"
+_REWARD = "return the mean of the agents' rewards as one float"
 
 
 def _check_array(spec: EnvSpec, name: str, got: Any, shape: tuple[int, ...], letters: str, where: str) -> None:
     if not isinstance(got, np.ndarray):
-        raise _error(spec, where, name, _describe(got), f"a NumPy array {letters} of float32")
+        raise _error(spec, where, name, _describe(got), f"a NumPy array {letters} of float32", _DTYPE)
     if got.shape != shape:
-        raise _error(spec, where, name, f"shape {list(got.shape)}", f"{letters} = {list(shape)}")
+        raise _error(spec, where, name, f"shape {list(got.shape)}", f"{letters} = {list(shape)}", _SHAPE)
     if got.dtype != np.float32:
-        raise _error(spec, where, name, f"dtype {got.dtype}", "float32")
+        raise _error(spec, where, name, f"dtype {got.dtype}", "float32", _DTYPE)
     finite = np.isfinite(got)
     if not finite.all():
         index = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise _error(spec, where, f"{name}{list(index)}", f"the value {got[index]}", "a finite number")
+        raise _error(spec, where, f"{name}{list(index)}", f"the value {got[index]}", "a finite number", _FINITE)
 
 
 def _describe(value: Any) -> str:
@@ -121,5 +137,5 @@ def _describe(value: Any) -> str:
     return f"{value!r} ({type(value).__name__})"
 
 
-def _error(spec: EnvSpec, where: str, field: str, got: str, expected: str) -> EnvError:
-    return EnvError(f"environment {spec.env_id}, {where}: {field} has {got}; expected {expected}")
+def _error(spec: EnvSpec, where: str, field: str, got: str, expected: str, advice: str) -> EnvError:
+    return EnvError(f"environment {spec.env_id}, {where}: {field} has {got}; expected {expected}", advice)
