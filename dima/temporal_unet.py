@@ -28,7 +28,7 @@ class TemporalConv(nn.Module):
     Kinds: `same` (kernel 3), `down` (kernel 3, stride 2) and `up` (transposed, kernel 4, stride 2).
     """
 
-    taps: Tensor
+    placement: Tensor
 
     def __init__(
         self, in_channels: int, out_channels: int, length: int, kind: Literal["same", "down", "up"] = "same"
@@ -43,11 +43,10 @@ class TemporalConv(nn.Module):
             self.conv = nn.Conv1d(in_channels, out_channels, 3, stride=stride, padding=1)
         self.out_length = 2 * length if kind == "up" else -(-length // stride)
         out_index, in_index = torch.arange(self.out_length)[:, None], torch.arange(length)[None]
-        taps = out_index + 1 - in_index * stride if kind == "up" else in_index + 1 - out_index * stride
-        # Taps outside the kernel point at a column of zeros behind it.
-        width = self.conv.weight.shape[-1]
-        taps = torch.where((taps < 0) | (taps >= width), width, taps)
-        self.register_buffer("taps", taps.flatten(), persistent=False)
+        tap = out_index + 1 - 2 * in_index if kind == "up" else in_index + 1 - out_index * stride
+        # [k, L_out*L_in]: which tap of the kernel joins which input to which output; taps outside it join nothing.
+        placement = tap.flatten() == torch.arange(self.conv.weight.shape[-1])[:, None]
+        self.register_buffer("placement", placement.to(self.conv.weight.dtype), persistent=False)
         self._in_length = length
         self._folded: tuple[Tensor, Tensor] | None = None
 
@@ -58,7 +57,7 @@ class TemporalConv(nn.Module):
         if isinstance(self.conv, nn.ConvTranspose1d):
             weight = weight.transpose(0, 1)
         out_channels, in_channels = weight.shape[:2]
-        dense = functional.pad(weight, (0, 1)).index_select(2, self.taps)
+        dense = weight @ self.placement
         # [C_out, C_in, L_out*L_in] -> [C_out*L_out, C_in*L_in]
         dense = dense.unflatten(2, (self.out_length, self._in_length)).transpose(1, 2)
         dense = dense.reshape(out_channels * self.out_length, in_channels * self._in_length)
@@ -205,5 +204,7 @@ def group_norm_groups(channels: int) -> int:
 def _adaptive_group_norm(x: Tensor, modulation: Tensor) -> Tensor:
     """Group norm without weights, then x * (1 + scale) + shift with scale and shift [B,C] from `modulation`."""
     scale, shift = modulation[:, :, None].chunk(2, dim=1)
-    normal = functional.group_norm(x, group_norm_groups(x.shape[1]), eps=_GROUP_EPS)
+    # Channels of a group lie side by side, so group norm is layer norm of [B, groups, C/groups*L]; much faster backward.
+    grouped = x.reshape(x.shape[0], group_norm_groups(x.shape[1]), -1)
+    normal = functional.layer_norm(grouped, grouped.shape[2:], eps=_GROUP_EPS).view(x.shape)
     return torch.addcmul(normal + shift, normal, scale)
