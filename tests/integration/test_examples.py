@@ -39,7 +39,7 @@ LINEAR_ENV = LinearEnvConfig(
 
 @pytest.mark.parametrize("example", ["custom_environment", "custom_world_model"])
 def test_example_trains_a_team(example: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", f"examples.{example}", "env_steps=40", f"out={tmp_path / 'run'}"]
+    command = [sys.executable, "-m", f"examples.{example}", "env_steps=40", "num_threads=1", f"out={tmp_path / 'run'}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert result.returncode == 0, result.stderr
