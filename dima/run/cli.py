@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dima.run.messages import is_user_error, one_line
+from dima.run.messages import is_user_error, nearest, one_line
 
 _COMMANDS = {
     "train": "learn a world model, and a team's policies inside it",
@@ -55,11 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     if command not in _COMMANDS:
-        from dima.run.messages import nearest
-
-        raise ValueError(f"unknown command{nearest(command, _COMMANDS)}; commands are {', '.join(_COMMANDS)}")
-    # Hydra prints errors in its own way and exits with 1 unless it is told to let them through.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+        raise ValueError(f"unknown command {nearest(command, _COMMANDS)} (commands: {', '.join(_COMMANDS)})")
     module = importlib.import_module(f"dima.run.{command.replace('-', '_')}")
     sys.argv = [f"dima {command}", *_with_defaults(command, arguments)]
     module.main()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+import configs
 
 _USER_ERRORS = (
     ValueError,
@@ -31,10 +34,9 @@ def one_line(error: BaseException, command: str, arguments: Sequence[str]) -> st
     """`error` in one line, with a suggestion where a name is nearly right."""
     if isinstance(error, ModuleNotFoundError):
         return f"package {error.name!r} is missing; install it: pip install {error.name}"
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        wanted = str(error.missing_cfg_file)
-        group, _, name = wanted.partition("/")
-        return f"{group}={name}: there is no such choice{nearest(name, _leaves(group, error.options))}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.partition("/")
+        return f"{group}={name}: there is no such choice as {nearest(name, _choices(group))}"
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, ConfigCompositionException):
         return _explain_composition(text, command.replace("-", "_"), arguments)
@@ -44,35 +46,47 @@ def one_line(error: BaseException, command: str, arguments: Sequence[str]) -> st
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """`; did you mean ...?` for the option closest to `name`, or nothing when none is close."""
+    """`name`, quoted, and the option closest to it where one is close."""
     close = difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)
-    return f" {name!r}; did you mean {close[0]!r}?" if close else f" {name!r}"
+    return f"{name!r}; did you mean {close[0]!r}?" if close else repr(name)
 
 
 def _explain_composition(text: str, config_name: str, arguments: Sequence[str]) -> str:
     for argument in arguments:
         key = argument.split("=", 1)[0].lstrip("+~")
-        if f"'{key}'" in text or key in text.split("'"):
-            return f"{argument}: unknown key{nearest(key, _known_keys(config_name))}"
+        if f"'{key}'" in text:
+            return f"{argument}: unknown key {nearest(key, _known_keys(config_name, arguments))}"
     return text
 
 
-def _known_keys(config_name: str) -> list[str]:
-    """Every dotted key of a command's configuration, groups included."""
+def _known_keys(config_name: str, arguments: Sequence[str]) -> list[str]:
+    """Every dotted key of a command's configuration with the groups that `arguments` choose; empty if it has none."""
+    chosen = [
+        argument
+        for argument in arguments
+        if "." not in argument.split("=", 1)[0] and _choices(argument.split("=", 1)[0])
+    ]
     GlobalHydra.instance().clear()
-    with initialize_config_module("configs", version_base="1.3"):
-        config = compose(config_name)
-    return list(_dotted(config))
+    try:
+        with initialize_config_module("configs", version_base="1.3"):
+            return list(_dotted(compose(config_name, chosen)))
+    except HydraException:
+        return []
 
 
 def _dotted(config: DictConfig, prefix: str = "") -> Iterator[str]:
     for key in config:
         name = f"{prefix}{key}"
         yield name
-        value = config._get_node(key)
-        if isinstance(value, DictConfig) and not value._is_missing() and not value._is_none():
+        value = None if OmegaConf.is_missing(config, key) else config[key]
+        if isinstance(value, DictConfig):
             yield from _dotted(value, f"{name}.")
 
 
-def _leaves(group: str, options: Sequence[str]) -> list[str]:
-    return [option.removeprefix(f"{group}/") for option in options]
+def _choices(group: str) -> list[str]:
+    """The files that `configs/GROUP/` offers, by the names under which they are chosen."""
+    if not group.replace("/", "").isidentifier():
+        return []
+    folder = resources.files(configs) / group
+    with resources.as_file(folder) as path:
+        return sorted(str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml"))

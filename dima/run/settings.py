@@ -6,13 +6,14 @@ After `read_settings` no Hydra or OmegaConf object is left: everything is a froz
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dima.run.runtime import DeviceChoice
@@ -139,13 +140,18 @@ def _require_config_classes(config: DictConfig, where: str = "") -> None:
         if isinstance(value, DictConfig):
             _require_config_classes(value, f"{place}.")
         elif key == "_target_":
-            try:
-                target = get_class(value)
-            except Exception as error:  # whatever importing a plug-in raises
-                text = " ".join(str(error).split())
-                raise ConfigError(f"{place} = {value}: cannot be imported ({text})") from error
-            if not issubclass(target, Config):
+            target = _locate(place, str(value))
+            if not (isinstance(target, type) and issubclass(target, Config)):
                 raise ConfigError(f"{place} = {value}: expected a subclass of worldmodel.config.Config")
+
+
+def _locate(place: str, dotted_name: str) -> Any:
+    module, _, name = dotted_name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # importing a plug-in may raise anything
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{place} = {dotted_name}: cannot be imported ({text})") from error
 
 
 def _explain(error: BaseException) -> str:
@@ -153,9 +159,7 @@ def _explain(error: BaseException) -> str:
     root: BaseException = error
     while root.__cause__ is not None:
         root = root.__cause__
-    text = " ".join(str(root).split())
-    if isinstance(root, ConfigError):
-        return text
+    text = " ".join(str(root).split()).removeprefix("TrainSettings.")
     place = next((line.split(":", 1)[1].strip() for line in str(error).splitlines() if "full_key:" in line), "")
     where = f"in {place}: " if place else ""
     if isinstance(root, TypeError) and "unexpected keyword argument" in text:

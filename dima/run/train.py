@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,6 +12,7 @@ from dima.run.assemble import Learner, build_learner, build_trainer, evaluation_
 from dima.run.checkpoint import Checkpoint, CheckpointError, CheckpointStore
 from dima.run.console import Progress, announce, print_scores, say, warn
 from dima.run.folder import RunFolder, default_path
+from dima.run.hydra_app import run_app
 from dima.run.manifest import make_manifest
 from dima.run.run_log import RunLog
 from dima.run.runtime import available_cores
@@ -31,9 +31,13 @@ _FIXED_ON_RESUME = {
 }
 
 
-@hydra.main(version_base="1.3", config_path="pkg://configs", config_name="train")
-def main(config: DictConfig) -> None:
-    """Hydra's entry: `config` is composed from the files and the command line."""
+def main() -> None:
+    """Run the command with the arguments in `sys.argv`."""
+    run_app("train", train)
+
+
+def train(config: DictConfig) -> None:
+    """Start the run that `config` describes, or go on with the one that it names."""
     if config.resume is None:
         _start(config)
     else:
@@ -79,12 +83,12 @@ def _resume(config: DictConfig) -> None:
     learner = build_learner(settings)
     env_steps = -1 if checkpoint is None else checkpoint.env_steps
     counters = {} if checkpoint is None else dict(checkpoint.counters)
+    folder.cut_after(env_steps)  # before the tracker opens metrics.jsonl: this replaces the file
     trainer = _prepare(folder, settings, learner, time_s=counters.pop("time_s", 0.0), env_steps=max(env_steps, 0))
     if checkpoint is not None:
         trainer.load_state_dict(checkpoint.components, counters)
         for step in store.discard_after(checkpoint.env_steps):
             say(f"removed checkpoint {step}: the run goes on from {checkpoint.env_steps} env steps")
-    folder.cut_after(env_steps)
     folder.write_config(OmegaConf.to_yaml(saved))
     manifest = folder.read_manifest()
     manifest["resumes"].append({"env_steps": max(env_steps, 0), "overrides": list(HydraConfig.get().overrides.task)})
@@ -186,5 +190,3 @@ def _choices() -> dict[str, str]:
     """The configuration groups that were chosen, by name."""
     chosen = HydraConfig.get().runtime.choices
     return {str(group): str(name) for group, name in chosen.items() if not str(group).startswith("hydra")}
-
-
