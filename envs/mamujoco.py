@@ -133,7 +133,7 @@ def make_parallel_env(config: MamujocoConfig, *, with_observations: bool = True)
     if not with_observations:
         options |= {"agent_obsk": 0, "local_categories": [[]], "global_categories": ()}
     try:
-        with _known_warnings_silenced():
+        with known_warnings_silenced():
             env = mamujoco.parallel_env(**options)
         env.state()  # where a body does not fit this MuJoCo, it shows here
     except IndexError as error:
@@ -216,7 +216,7 @@ def _import_mamujoco() -> Any:
 
 
 @contextlib.contextmanager
-def _known_warnings_silenced() -> Iterator[None]:
+def known_warnings_silenced() -> Iterator[None]:
     """While a body is loaded, drop MuJoCo's notice on `settotalmass`, and turn its other warnings into Python's.
 
     Gymnasium's HalfCheetah uses that deprecated attribute; MuJoCo 4 would print it for every environment made, and
