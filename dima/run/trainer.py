@@ -62,7 +62,9 @@ class Trainer:
         self.counters = Counters()
         self.optimizers = {name: PartOptimizer(name, part) for name, part in model.parts().items()}
         self._random_agent = RandomAgent(replay.spec, randomness.generator("explore", "cpu"))
-        self._policy_agent = PolicyAgent(model, mappo.policy, randomness.generator("collect"), deterministic=False)
+        generator = randomness.generator("collect")
+        self._policy_agent = PolicyAgent(model, mappo.policy, generator, deterministic=False)
+        self._deterministic_agent = PolicyAgent(model, mappo.policy, generator, deterministic=True)
 
     def run(self, env_steps: int) -> None:
         """Go on until `env_steps` real steps are done; begins with the untrained policy's evaluation.
@@ -98,8 +100,11 @@ class Trainer:
             self._save()
 
     def _agent(self) -> Agent[Any]:
-        """Who collects now: uniformly random actions first, where `random_steps` says so, then the sampling policy."""
-        return self._random_agent if self.counters.env_steps < self.config.random_steps else self._policy_agent
+        """Who collects now: uniformly random actions first, where `random_steps` says so, then the policy."""
+        if self.counters.env_steps < self.config.random_steps:
+            return self._random_agent
+        every = self.config.deterministic_every
+        return self._deterministic_agent if every and self.counters.rounds % every == 0 else self._policy_agent
 
     def _collect(self, metrics: RoundMetrics) -> None:
         """Real steps into the statistics and the replay."""

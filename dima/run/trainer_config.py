@@ -23,6 +23,9 @@ class TrainerConfig(Config):
     """Env steps per round, over all environments."""
     random_steps: int
     """Env steps at the start of a run that are collected with uniformly random actions."""
+    deterministic_every: int
+    """Every how many rounds the policy collects with its deterministic actions instead of sampling them; 0: never.
+    The model then knows the states that the policy meets when it is evaluated."""
     start_steps: int
     """Env steps before the first round that trains anything."""
     updates: Updates
@@ -54,7 +57,7 @@ class TrainerConfig(Config):
         )
         for name in at_least_1:
             self.require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("random_steps", "start_steps", "policy_updates"):
+        for name in ("random_steps", "deterministic_every", "start_steps", "policy_updates"):
             self.require(getattr(self, name) >= 0, name, "at least 0")
         self.require(self.keep_checkpoints >= 2, "keep_checkpoints", "at least 2: the one before the last is the spare")
         for name in ("updates", "first_updates"):
