@@ -183,7 +183,7 @@ class RewardTerminationModel(TrainablePart):
 
     def _hidden(self, z: Tensor, action: Tensor) -> Tensor:
         """The transformer's outputs [B,T,D] at the action tokens of z [B,T,S] and action [B,T,N,A]."""
-        return self.transformer(self._tokens(z, action))[:, 1::2]
+        return self.transformer(self._tokens(z, action), read=slice(1, None, 2))
 
     def _tokens(self, z: Tensor, action: Tensor) -> Tensor:
         """Interleave s_1, a_1, s_2, a_2, ... as [B,2*T,D]."""

@@ -69,12 +69,22 @@ class TransformerBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.residual_dropout = nn.Dropout(residual_dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Process whole sequences [B,T,D] under a causal mask."""
+    def forward(self, x: Tensor, mask: Tensor, read: slice) -> Tensor:
+        """Process whole sequences [B,T,D] and return the tokens in `read`.
+
+        Args:
+            x: the tokens.
+            mask: [T,T] causal, added to the attention scores.
+            read: the tokens whose output is wanted; all of them are attended to.
+        """
         query, key, value = self._heads(x).unbind(1)
-        attention_dropout = self.attention_dropout if self.training else 0.0
+        x = x[:, read]
         attended = functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=attention_dropout, is_causal=True
+            query[:, :, read],
+            key,
+            value,
+            attn_mask=mask[read],
+            dropout_p=self.attention_dropout if self.training else 0.0,
         )
         x = x + self.residual_dropout(self.projection(_merge_heads(attended)))
         return x + self.residual_dropout(self.mlp(self.mlp_norm(x)))
@@ -152,11 +162,17 @@ class CausalTransformer(nn.Module):
         self.register_buffer("causal_mask", torch.full((max_tokens, max_tokens), -torch.inf).triu(1), persistent=False)
         self.apply(initialize_weights)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Outputs of embedded tokens [B,T,D], T at most `max_tokens`; output t depends on tokens 0..t only."""
+    def forward(self, tokens: Tensor, read: slice = slice(None)) -> Tensor:
+        """Outputs at the tokens in `read` of embedded tokens [B,T,D], T at most `max_tokens`.
+
+        Output t depends on tokens 0..t only. The last block works on the tokens in `read` alone: the others' outputs
+        would go nowhere.
+        """
         x = self.embedding_dropout(tokens + self.position[: tokens.shape[1]])
-        for block in self.blocks:
-            x = block(x)
+        mask = self.causal_mask[: tokens.shape[1], : tokens.shape[1]].to(x.dtype)
+        last = len(self.blocks) - 1
+        for layer, block in enumerate(self.blocks):
+            x = block(x, mask, read if layer == last else slice(None))
         return self.final_norm(x)
 
     def initial_cache(self, batch_size: int, device: torch.device | str, dtype: torch.dtype) -> KeyValueCache:

@@ -198,13 +198,13 @@ def test_empty_rows_are_ignored_and_an_empty_batch_is_safe() -> None:
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_a_small_batch_is_learned_by_heart(changes: dict[str, Any]) -> None:
     norms = RunningNormalizer(3, std_floor=1e-2), RunningNormalizer(1, std_floor=1e-2)
-    segment = draw_segment(batch=8)
+    segment = draw_segment(batch=4)
     norms[0].update(segment.state)
     norms[1].update(segment.reward[..., None])
     config = dataclasses.replace(CONFIG, embed_dim=32, **changes)
     model = RewardTerminationModel(config, SPEC, *norms)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
-    for _ in range(600):
+    for _ in range(500):
         optimizer.zero_grad()
         model(segment, GENERATOR).loss.backward()
         optimizer.step()

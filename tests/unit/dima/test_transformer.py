@@ -50,6 +50,11 @@ def test_cached_steps_use_no_dropout_in_either_mode() -> None:
     assert not torch.allclose(model(x)[:, 1::2], expected, atol=1e-2)
 
 
+def test_reading_some_tokens_equals_reading_all() -> None:
+    model, x = build(), tokens()
+    torch.testing.assert_close(model(x, read=slice(1, None, 2)), model(x)[:, 1::2], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("changed", [1, 6, 13])
 def test_a_later_token_never_changes_an_earlier_output(changed: int) -> None:
     model, x = build(), tokens()
