@@ -147,7 +147,7 @@ class PettingZooEnv:
         team_terminated, team_truncated = self._team_end(terminated, truncated)
         team_truncated |= self._step_count >= self._spec.episode_steps
         observed = self._observed(local)
-        team_reward = float(np.mean(self._in_order("reward", reward)))
+        team_reward = _team_reward(self._in_order("reward", reward))
         if team_terminated or team_truncated:
             self._step_count = None
         team_info = _team_info([info.get(agent, {}) for agent in self._agents])
@@ -219,6 +219,11 @@ class PettingZooEnv:
                 "leave early are not supported: let them stay with zero observations and no effect"
             )
         return all(term), all(ended) and any(trunc)
+
+
+def _team_reward(rewards: list[Any]) -> float:
+    """The mean; where all agents have one reward that reward itself, to the last bit."""
+    return float(rewards[0] if all(reward == rewards[0] for reward in rewards) else np.mean(rewards))
 
 
 def _team_info(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
