@@ -17,7 +17,7 @@ from torch.nn import functional
 from dima.conditioning import ActionEncoderKind, build_action_encoder
 from dima.reveal import ActionReveal
 from dima.schedule import draw_training_sigmas
-from dima.temporal_unet import FourierFeatures, TemporalConv, TemporalUnet, group_norm_groups
+from dima.temporal_unet import GROUP_SIZE, FourierFeatures, GroupNorm, TemporalConv, TemporalUnet
 from worldmodel.config import Config, OptimConfig
 from worldmodel.normalize import RunningNormalizer
 from worldmodel.protocol import TrainablePart
@@ -76,6 +76,8 @@ class DenoiserConfig(Config):
         """Check ranges."""
         self.require(self.context_states >= 1, "context_states", "at least 1")
         self.require(self.num_targets >= 1, "num_targets", "at least 1")
+        whole_groups = all(c > 0 and c % max(1, c // GROUP_SIZE) == 0 for c in self.channels)
+        self.require(whole_groups, "channels", f"numbers below {2 * GROUP_SIZE} or multiples of {GROUP_SIZE}")
         rising = len(self.sigma_clip) == 2 and 0 < self.sigma_clip[0] < self.sigma_clip[1]
         self.require(rising, "sigma_clip", "[low, high]")
         self.require(self.cond_dim % 2 == 0, "cond_dim", "an even number")
@@ -115,7 +117,7 @@ class Denoiser(TrainablePart):
         )
         self.conv_in = TemporalConv(spec.state_dim, width, length)
         self.unet = TemporalUnet(config.channels, config.depths, length, config.cond_dim)
-        self.norm_out = nn.GroupNorm(group_norm_groups(width), width)
+        self.norm_out = GroupNorm(width)
         self.conv_out = TemporalConv(width, spec.state_dim, length)
         nn.init.zeros_(self.conv_out.conv.weight)
 
