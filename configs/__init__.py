@@ -1,0 +1,1 @@
+"""The configuration: YAML only, found here by the commands."""
