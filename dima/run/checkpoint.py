@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,10 @@ class CheckpointStore:
             shutil.rmtree(self.path(old))
         return target
 
-    def load(self, env_steps: int | None = None) -> Checkpoint:
+    def load(self, env_steps: int | None = None, only: Collection[str] | None = None) -> Checkpoint:
         """Read the checkpoint at `env_steps`, or the newest, after checking every byte of it.
+
+        `only` names the components to read; the others are checked all the same.
 
         Raises:
             CheckpointError: naming what is missing or damaged.
@@ -97,7 +99,7 @@ class CheckpointStore:
         chosen = steps[-1] if env_steps is None else env_steps
         if chosen not in steps:
             raise CheckpointError(f"no checkpoint at {chosen} env steps in {self.directory}; there are {steps}")
-        return read_checkpoint(self.path(chosen))
+        return read_checkpoint(self.path(chosen), only)
 
     def newest_whole(self, before: int | None = None) -> int | None:
         """The env steps of the newest checkpoint (older than `before`) that passes every check, or None."""
@@ -133,8 +135,8 @@ class CheckpointStore:
                 shutil.rmtree(entry)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Check and read one checkpoint folder.
+def read_checkpoint(path: Path, only: Collection[str] | None = None) -> Checkpoint:
+    """Check one checkpoint folder and read its components, or `only` those named.
 
     Raises:
         CheckpointError: naming the file and what is wrong with it.
@@ -142,6 +144,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     manifest = verify(path)
     components: dict[str, Any] = {}
     for name in manifest["components"]:
+        if only is not None and name not in only:
+            continue
         skeleton = json.loads((path / f"{name}.json").read_text(encoding="utf-8"))
         components[name] = restore(skeleton, read_tensors(path / f"{name}.safetensors"))
     return Checkpoint(path, manifest["env_steps"], components, manifest["counters"])

@@ -68,7 +68,7 @@ def play_episodes(
         is_first = torch.zeros_like(is_first)
         joint = action.cpu().numpy()
         step += 1
-        for i in np.flatnonzero(~is_over):
+        for i in np.flatnonzero(~is_over).tolist():
             result = check_step(envs[i].spec, envs[i].step(joint[i]), f"at step {step} of seed {seeds[i]}")
             obs[i], state[i] = result.obs, result.state
             returns[i] += result.reward

@@ -139,14 +139,17 @@ class RunFolder:
                 place.rmdir()
 
 
-def default_path(env: str, world_model: str, seed: int) -> Path:
-    """A new folder `runs/ENV/WORLD_MODEL/SEED-TIME` under the current directory."""
+def default_path(*names: str) -> Path:
+    """A path `runs/NAMES...-TIME` under the current directory at which there is nothing yet."""
+    return new_path(Path("runs").joinpath(*names[:-1]), names[-1])
+
+
+def new_path(parent: Path, name: str) -> Path:
+    """`parent/NAME-TIME`, numbered where that is taken."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = Path("runs") / env / world_model / f"seed{seed}-{now}"
-    number = 2
+    path, number = parent / f"{name}-{now}", 2
     while path.exists():
-        path = path.with_name(f"seed{seed}-{now}-{number}")
-        number += 1
+        path, number = parent / f"{name}-{now}-{number}", number + 1
     return path
 
 

@@ -24,6 +24,15 @@ _USER_ERRORS = (
     MemoryError,
 )
 
+_EXTRAS = {
+    "imageio_ffmpeg": "'dima[video]'",
+    "tensorboard": "'dima[tensorboard]'",
+    "gymnasium_robotics": "gymnasium-robotics",
+    "hydra": "hydra-core",
+    "vector_quantize_pytorch": "vector-quantize-pytorch",
+}
+"""What to install for a package, where that is not its own name."""
+
 
 def is_user_error(error: BaseException) -> bool:
     """Whether `error` is about what the program was given; anything else is a fault of ours and shows a traceback."""
@@ -33,7 +42,8 @@ def is_user_error(error: BaseException) -> bool:
 def one_line(error: BaseException, command: str, arguments: Sequence[str]) -> str:
     """`error` in one line, with a suggestion where a name is nearly right."""
     if isinstance(error, ModuleNotFoundError):
-        return f"package {error.name!r} is missing; install it: pip install {error.name}"
+        name = str(error.name).partition(".")[0]
+        return f"package {name!r} is missing; install it: pip install {_EXTRAS.get(name, name)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.partition("/")
         return f"{group}={name}: there is no such choice as {nearest(name, _choices(group))}"

@@ -9,13 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dima.run.assemble import Learner, build_learner, build_trainer, evaluation_seeds
-from dima.run.checkpoint import Checkpoint, CheckpointError, CheckpointStore
+from dima.run.checkpoint import Checkpoint
 from dima.run.console import Progress, announce, print_scores, say, warn
 from dima.run.folder import RunFolder, default_path
-from dima.run.hydra_app import run_app
+from dima.run.hydra_app import chosen_groups, run_app
 from dima.run.manifest import make_manifest
 from dima.run.run_log import RunLog
 from dima.run.runtime import available_cores
+from dima.run.saved_run import load_or_offer, parse_checkpoint
 from dima.run.settings import OWN_ON_RESUME, TrainSettings, apply_overrides, load_config, read_settings
 from dima.run.tracking import open_tracker
 from dima.run.trainer import Trainer
@@ -51,9 +52,13 @@ def _start(config: DictConfig) -> None:
     if config.num_threads is None:
         config.num_threads = available_cores()
     settings: TrainSettings = read_settings(config)
-    choices = _choices()
+    choices = chosen_groups()
     learner = build_learner(settings)
-    path = Path(settings.out) if settings.out else default_path(choices["env"], choices["world_model"], settings.seed)
+    path = (
+        Path(settings.out)
+        if settings.out
+        else default_path(choices["env"], choices["world_model"], f"seed{settings.seed}")
+    )
     folder = RunFolder.create(path)
     trainer: Trainer | None = None
     try:
@@ -79,7 +84,7 @@ def _resume(config: DictConfig) -> None:
     apply_overrides(saved, HydraConfig.get().overrides.task, OWN_ON_RESUME, _FIXED_ON_RESUME)
     settings: TrainSettings = read_settings(saved)
     store = folder.checkpoints(settings.trainer.keep_checkpoints)
-    checkpoint = _choose_checkpoint(folder, store, config.checkpoint)
+    checkpoint = _choose_checkpoint(folder, config.checkpoint)
     learner = build_learner(settings)
     env_steps = -1 if checkpoint is None else checkpoint.env_steps
     counters = {} if checkpoint is None else dict(checkpoint.counters)
@@ -96,25 +101,13 @@ def _resume(config: DictConfig) -> None:
     _run(trainer, settings)
 
 
-def _choose_checkpoint(folder: RunFolder, store: CheckpointStore, choice: int | str) -> Checkpoint | None:
-    """The checkpoint to go on from; None when the run stopped before its first.
-
-    Raises:
-        CheckpointError: naming the damage and, where there is one, the older checkpoint that is whole.
-    """
-    if choice != "latest" and not isinstance(choice, int):
-        raise ConfigError(f"checkpoint = {choice!r}: expected latest or a number of env steps")
-    steps = store.steps()
-    if not steps and choice == "latest":
+def _choose_checkpoint(folder: RunFolder, choice: int | str) -> Checkpoint | None:
+    """The checkpoint to go on from; None when the run stopped before its first."""
+    wanted = parse_checkpoint(choice)
+    if wanted is None and not folder.checkpoints().steps():
         warn(f"{folder.path} holds no checkpoint: starting it from the beginning")
         return None
-    wanted = steps[-1] if choice == "latest" else choice
-    try:
-        return store.load(wanted)
-    except CheckpointError as error:
-        spare = store.newest_whole(before=wanted)
-        way_out = f"go on from the one before it: dima train resume={folder.path} checkpoint={spare}"
-        raise CheckpointError(f"{error}; {'no older one is whole' if spare is None else way_out}") from error
+    return load_or_offer(folder, wanted, f"dima train resume={folder.path}")
 
 
 def _prepare(
@@ -184,9 +177,3 @@ def _print_result(folder: RunFolder) -> None:
         ]
     )
     say(f"run folder: {folder.path}")
-
-
-def _choices() -> dict[str, str]:
-    """The configuration groups that were chosen, by name."""
-    chosen = HydraConfig.get().runtime.choices
-    return {str(group): str(name) for group, name in chosen.items() if not str(group).startswith("hydra")}

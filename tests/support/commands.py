@@ -88,7 +88,8 @@ def rows(run: Path) -> list[dict[str, Any]]:
 def _context() -> multiprocessing.context.ForkServerContext:
     """A server that has imported everything once, from which each command is forked within milliseconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dima.run.cli", "dima.run.train", "dima.run.evaluate", "tests.support.linear_model"])
+    preloaded = ["torch._dynamo", "dima.run.train", "dima.run.evaluate", "tests.support.linear_model"]
+    context.set_forkserver_preload(preloaded)
     return context
 
 

@@ -1,4 +1,4 @@
-"""A tiny environment without a simulator: agents push one point about; faults can be switched on for the error tests."""
+"""A tiny environment without a simulator: agents push a point about; faults can be switched on for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from envs.base import MultiAgentEnv, Observed, StepResult
 from worldmodel.config import Config
 from worldmodel.types import EnvSpec
 
-Fault = Literal["none", "nan", "shape", "dtype", "reward"]
+Fault = Literal["none", "not_finite", "shape", "dtype", "reward"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class PointTeam:
         state = self._state.astype(np.float32)
         obs = np.concatenate([np.tile(state, (agents, 1)), np.eye(agents, dtype=np.float32)], axis=1)
         if self._is_faulty():
-            if self.config.fault == "nan":
+            if self.config.fault == "not_finite":
                 state = np.full_like(state, np.nan)
             elif self.config.fault == "shape":
                 obs = obs[:, :-1]

@@ -1,0 +1,72 @@
+"""A finished or stopped run, opened again to use what it learned: everything is rebuilt from its own folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from dima.run.assemble import Learner, build_learner
+from dima.run.checkpoint import Checkpoint, CheckpointError
+from dima.run.folder import RunFolder
+from dima.run.runtime import DeviceChoice
+from dima.run.settings import TrainSettings, load_config, read_settings
+from worldmodel.config import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """A run's settings, and its model and policy as one checkpoint left them."""
+
+    folder: RunFolder
+    settings: TrainSettings
+    learner: Learner
+    env_steps: int
+    """Of the checkpoint."""
+
+
+def parse_checkpoint(choice: int | str) -> int | None:
+    """The env steps that `checkpoint=...` names; None for `latest`.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if choice == "latest":
+        return None
+    if isinstance(choice, int):
+        return choice
+    raise ConfigError(f"checkpoint = {choice!r}: expected latest or a number of env steps")
+
+
+def open_run(run: str, checkpoint: int | str, device: DeviceChoice, num_threads: int | None, command: str) -> SavedRun:
+    """Rebuild model and policy of the run folder `run` and load a checkpoint into them.
+
+    Raises:
+        RunFolderError: when there is no such run.
+        CheckpointError: naming what is damaged and, where there is one, the older checkpoint that is whole.
+    """
+    folder = RunFolder.open(Path(run))
+    saved: TrainSettings = read_settings(load_config(folder.config_file))
+    settings = dataclasses.replace(saved, device=device, num_threads=num_threads or saved.num_threads)
+    loaded = load_or_offer(folder, parse_checkpoint(checkpoint), f"dima {command} run={run}", ("world_model", "policy"))
+    learner = build_learner(settings)
+    learner.load(loaded.components)
+    return SavedRun(folder, settings, learner, loaded.env_steps)
+
+
+def load_or_offer(
+    folder: RunFolder, wanted: int | None, command: str, only: tuple[str, ...] | None = None
+) -> Checkpoint:
+    """The checkpoint at `wanted` env steps (None: the newest); a damaged one is refused and an older one offered.
+
+    Raises:
+        CheckpointError: naming the damage, with the `command` that uses the older one.
+    """
+    store = folder.checkpoints()
+    steps = store.steps()
+    try:
+        return store.load(wanted, only)
+    except CheckpointError as error:
+        spare = store.newest_whole(before=wanted if wanted is not None else (steps[-1] if steps else 0))
+        if spare is None:
+            raise CheckpointError(f"{error}; no older one is whole") from error
+        raise CheckpointError(f"{error}; use the one before it: {command} checkpoint={spare}") from error
