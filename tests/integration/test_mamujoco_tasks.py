@@ -220,7 +220,7 @@ def test_a_picture_follows_the_body_and_drawing_changes_nothing() -> None:
     assert first.std() > 5  # something is drawn
     actions = random_actions(env.spec, 10, 0)
     env.reset(0)
-    drawn = []
+    drawn, frame = [], first
     for action in actions:
         drawn.append(env.step(action).state)
         frame = env.render()
