@@ -31,9 +31,16 @@ class GaussianTeam:
     """The masks [J,B,N] that the sampler asked for."""
 
     @classmethod
-    def alike(cls, num_agents: int, conditional_std: float, **options: float) -> GaussianTeam:
-        """N equal agents who explain all of s'; `conditional_std` is that of s', in units of the data's (0.5)."""
-        return cls(torch.full((num_agents,), 0.5 * conditional_std / math.sqrt(num_agents)), **options)
+    def alike(
+        cls, num_agents: int, conditional_std: float, explained: float = 1.0, *, offset_noise: float = 0.0
+    ) -> GaussianTeam:
+        """N equal agents whose actions make up the share `explained` of the variance of s'.
+
+        `conditional_std` is that of s' before any action is shown, in units of the data's (0.5).
+        """
+        variance = (0.5 * conditional_std) ** 2
+        gain = torch.full((num_agents,), math.sqrt(explained * variance / num_agents))
+        return cls(gain, noise_std=math.sqrt((1 - explained) * variance), offset_noise=offset_noise)
 
     def modulation(self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor) -> Tensor:
         """[J,B,2]: the mean of s' given what is shown, and the variance that is left."""
