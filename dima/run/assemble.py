@@ -12,7 +12,7 @@ import torch
 
 from dima.run.evaluation import Evaluator
 from dima.run.run_log import RunLog
-from dima.run.runtime import Randomness, available_cores, choose_device, derive_seed, derive_seeds, limit_threads
+from dima.run.runtime import Randomness, choose_device, default_threads, derive_seed, derive_seeds, limit_threads
 from dima.run.settings import TrainSettings
 from dima.run.trainer import Trainer
 from envs.collector import Collector
@@ -54,7 +54,7 @@ class Learner:
 def build_learner(settings: TrainSettings) -> Learner:
     """Model and policy on their device; seeds torch's default generators and sets the number of threads."""
     device = choose_device(settings.device)
-    limit_threads(settings.num_threads or available_cores())
+    limit_threads(settings.num_threads or default_threads())
     env = settings.env_config.build()
     try:
         spec = env.spec
@@ -64,10 +64,7 @@ def build_learner(settings: TrainSettings) -> Learner:
     model = settings.world_model_config.build(spec)
     model.to(device)
     model.train(False)
-    mappo = settings.policy.build(spec, model)
-    mappo.policy.to(device)
-    mappo.critic.to(device)
-    return Learner(spec, device, randomness, model, mappo)
+    return Learner(spec, device, randomness, model, settings.policy.build(spec, model, device))
 
 
 def evaluation_seeds(settings: TrainSettings) -> list[int]:

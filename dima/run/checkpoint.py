@@ -16,6 +16,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from dima.run.snapshot import flatten, read_tensors, restore, write_tensors
 
 FORMAT = 1
@@ -142,12 +144,8 @@ def read_checkpoint(path: Path, only: Collection[str] | None = None) -> Checkpoi
         CheckpointError: naming the file and what is wrong with it.
     """
     manifest = verify(path)
-    components: dict[str, Any] = {}
-    for name in manifest["components"]:
-        if only is not None and name not in only:
-            continue
-        skeleton = json.loads((path / f"{name}.json").read_text(encoding="utf-8"))
-        components[name] = restore(skeleton, read_tensors(path / f"{name}.safetensors"))
+    wanted = [name for name in manifest["components"] if only is None or name in only]
+    components = {name: _read_component(path, name, manifest["files"]) for name in wanted}
     return Checkpoint(path, manifest["env_steps"], components, manifest["counters"])
 
 
@@ -193,6 +191,20 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if bad:
         raise CheckpointError(f"checkpoint {path} is foreign: it lists {bad[0]!r}; only safetensors and JSON are read")
     return manifest
+
+
+def _read_component(path: Path, name: str, files: Collection[str]) -> Any:
+    for file in (f"{name}.json", f"{name}.safetensors"):
+        if file not in files:
+            raise CheckpointError(f"checkpoint {path} is damaged: its manifest lists no {file}")
+    try:
+        skeleton = json.loads((path / f"{name}.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {name}.json is no JSON ({error})") from error
+    try:
+        return restore(skeleton, read_tensors(path / f"{name}.safetensors"))
+    except (SafetensorError, KeyError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {name}.safetensors cannot be read ({error})") from error
 
 
 def _write_component(directory: Path, name: str, state: Any) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,12 +40,20 @@ class RoundMetrics:
         self._numbers[key] = self._numbers.get(key, 0.0) + time.perf_counter() - began
 
     def collect(self) -> dict[str, float]:
-        """All numbers by name; synchronises with the device once."""
+        """All numbers by name; synchronises with the device once.
+
+        Raises:
+            FloatingPointError: naming a figure that is not finite.
+        """
         names = list(self._tensors)
         if not names:
             return dict(self._numbers)
         means = [torch.stack(self._tensors[name]).to(self._device, torch.float32).mean() for name in names]
-        return {**self._numbers, **dict(zip(names, torch.stack(means).tolist(), strict=True))}
+        figures = dict(zip(names, torch.stack(means).tolist(), strict=True))
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value}")
+        return {**self._numbers, **figures}
 
     def seconds(self, name: str) -> float:
         """What `timed` has added up for a stage."""

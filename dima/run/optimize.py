@@ -6,6 +6,7 @@ synchronisation: a step with a loss or gradient that is not finite is skipped on
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -87,6 +88,6 @@ class PartOptimizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._adamw.load_state_dict(state["adamw"])
+        self._adamw.load_state_dict(copy.deepcopy(state["adamw"]))  # AdamW goes on working in what it loads
         self.updates = state["updates"]
         self._first_bad_update.fill_(-1)

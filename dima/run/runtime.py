@@ -30,14 +30,20 @@ def choose_device(choice: DeviceChoice) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def limit_threads(num_threads: int | None) -> int:
-    """Let torch use `num_threads` CPU threads (None: what torch chose) and return the number in force.
+def limit_threads(num_threads: int) -> None:
+    """Let torch use `num_threads` CPU threads.
 
     Sums are split among threads, so the last bits of a result depend on this number: a resumed run restores it.
     """
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    return torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+
+
+def default_threads() -> int:
+    """CPU threads where nobody says: the cores that this process may use, at most 4.
+
+    Batches here are small; on a server with many cores, more threads wait for each other. The 4 is a guess.
+    """
+    return min(available_cores(), 4)
 
 
 def available_cores() -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,11 @@ from worldmodel.config import Config, ConfigError
 from worldmodel.protocol import WorldModelConfig
 from worldmodel.replay import ReplayConfig
 
-OWN_ON_RESUME = ("resume", "checkpoint", "out")
-"""Keys of `dima train` that say what to do with a run folder and are no part of the run itself."""
+OWN_ON_RESUME = ("resume", "checkpoint")
+"""Keys of `dima train` that say which run to go on with and are no part of the run itself."""
+
+FREE_ON_RESUME = ("env_steps", "device", "num_threads", "trainer", "tracking")
+"""What a resumed run may change: how far, where and how it goes on, but not what was learned so far."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ class TrainSettings(Config):
     device: DeviceChoice
     """Where networks and replay live."""
     num_threads: int | None
-    """CPU threads of torch; null: all cores that the process may use."""
+    """CPU threads of torch; null: the cores that the process may use, at most 4."""
     out: str | None
     """The run folder; null: a new one under runs/."""
     resume: str | None
@@ -104,23 +107,21 @@ def load_config(path: Path) -> DictConfig:
     return config
 
 
-def apply_overrides(
-    config: DictConfig, overrides: Sequence[str], skip: Sequence[str], fixed: Mapping[str, str]
-) -> None:
-    """Change values of a saved configuration as the command line says; `fixed` maps keys that may not to the reason.
+def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Change values of a saved run's configuration in place, as the command line of `dima train resume=RUN` says.
 
     Raises:
-        ConfigError: when an override names a key that is not there, or one of `fixed`.
+        ConfigError: when an override names something that is not there, or that a run keeps.
     """
     OmegaConf.set_struct(config, True)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
-        if key in skip:
+        if key in OWN_ON_RESUME:
             continue
-        if key in fixed:
-            raise ConfigError(f"{override.input_line}: {fixed[key]}")
-        is_there = OmegaConf.select(config, key, default=_ABSENT) is not _ABSENT
-        if override.is_delete() or override.is_sweep_override() or not is_there:
+        if key.split(".")[0] not in FREE_ON_RESUME:
+            free = ", ".join(FREE_ON_RESUME)
+            raise ConfigError(f"{override.input_line}: with resume=RUN only {free} may change; the rest a run keeps")
+        if override.is_delete() or OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
             raise ConfigError(f"{override.input_line}: the saved run has no value {key!r} to change")
         with open_dict(config):
             OmegaConf.update(config, key, override.value(), merge=True)

@@ -15,21 +15,17 @@ from dima.run.folder import RunFolder, default_path
 from dima.run.hydra_app import chosen_groups, run_app
 from dima.run.manifest import make_manifest
 from dima.run.run_log import RunLog
-from dima.run.runtime import available_cores
+from dima.run.runtime import default_threads
 from dima.run.saved_run import load_or_offer, parse_checkpoint
-from dima.run.settings import OWN_ON_RESUME, TrainSettings, apply_overrides, load_config, read_settings
+from dima.run.settings import TrainSettings, apply_overrides, load_config, read_settings
 from dima.run.tracking import open_tracker
 from dima.run.trainer import Trainer
 from envs.random_agent import RandomAgent
 from worldmodel.config import ConfigError
 
-_FIXED_ON_RESUME = {
-    "seed": "a run keeps its seed; start a new run for another",
-    "env": "a run keeps its environment; start a new run for another",
-    "world_model": "a run keeps its world model; start a new run for another",
-    "policy": "a run keeps its policy's kind; change single values (policy.mappo.clip=...) or start a new run",
-    "preset": "a run keeps its preset; change single values or start a new run",
-}
+
+class TrainingStopped(ValueError):
+    """Training could not go on; says why, and which checkpoint is the last good one."""
 
 
 def main() -> None:
@@ -50,16 +46,12 @@ def _start(config: DictConfig) -> None:
     if config.checkpoint != "latest":
         raise ConfigError(f"checkpoint = {config.checkpoint!r}: only of use with resume=RUN")
     if config.num_threads is None:
-        config.num_threads = available_cores()
+        config.num_threads = default_threads()
     settings: TrainSettings = read_settings(config)
     choices = chosen_groups()
     learner = build_learner(settings)
-    path = (
-        Path(settings.out)
-        if settings.out
-        else default_path(choices["env"], choices["world_model"], f"seed{settings.seed}")
-    )
-    folder = RunFolder.create(path)
+    default = default_path(choices["env"], choices["world_model"], f"seed{settings.seed}")
+    folder = RunFolder.create(Path(settings.out) if settings.out else default)
     trainer: Trainer | None = None
     try:
         folder.lock()
@@ -81,7 +73,7 @@ def _resume(config: DictConfig) -> None:
     folder = RunFolder.open(Path(config.resume))
     folder.lock()
     saved = load_config(folder.config_file)
-    apply_overrides(saved, HydraConfig.get().overrides.task, OWN_ON_RESUME, _FIXED_ON_RESUME)
+    apply_overrides(saved, HydraConfig.get().overrides.task)
     settings: TrainSettings = read_settings(saved)
     store = folder.checkpoints(settings.trainer.keep_checkpoints)
     checkpoint = _choose_checkpoint(folder, config.checkpoint)
@@ -143,11 +135,12 @@ def _run(trainer: Trainer, settings: TrainSettings) -> None:
         trainer.log.close()
         say(f"\nstopped; go on with: dima train resume={folder.path}")
         raise
-    except FloatingPointError as error:
+    except (ValueError, FloatingPointError) as error:
         trainer.log.close()
-        steps = folder.checkpoints().steps()
-        where = f"last good checkpoint: {folder.checkpoints().path(steps[-1])}" if steps else "no checkpoint yet"
-        raise FloatingPointError(f"{error}; {where}") from error
+        if trainer.counters.env_steps == 0:
+            raise
+        last = folder.checkpoints().path(folder.checkpoints().steps()[-1])
+        raise TrainingStopped(f"{error}; last good checkpoint: {last}") from error
     except Exception:
         trainer.log.close()
         raise

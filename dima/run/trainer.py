@@ -32,6 +32,7 @@ class Counters:
     rounds: int = 0
     training_rounds: int = 0
     policy_updates: int = 0
+    evaluations: int = 0
 
 
 class Trainer:
@@ -73,7 +74,7 @@ class Trainer:
             FloatingPointError: when a loss, gradient or metric is not finite; names where and when.
             EnvError: when the environment breaks its contract.
         """
-        if self.counters.rounds == 0:
+        if self.counters.evaluations == 0:
             metrics = RoundMetrics(self.randomness.device)
             self._evaluate(metrics)
             self._write(metrics)
@@ -158,6 +159,7 @@ class Trainer:
             generator = self.randomness.fresh("evaluate")
             agent = PolicyAgent(self.model, self.mappo.policy, generator, deterministic=True)
             returns = self.evaluator.play(agent)
+        self.counters.evaluations += 1
         self.log.write_evaluation(self.counters.env_steps, returns)
         metrics.put("eval/return_mean", statistics.fmean(returns))
         metrics.put("eval/return_std", statistics.pstdev(returns))

@@ -72,7 +72,7 @@ def kill_and_resume(tmp_path: Path, wait: float) -> None:
     assert outcome.code == 0, outcome.stderr
 
 
-@pytest.mark.parametrize("wait", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("wait", [0.3, 0.9])
 def test_killed_runs_go_on_to_the_same_bits(unbroken: Path, tmp_path: Path, wait: float) -> None:
     kill_and_resume(tmp_path, wait)
     assert_same_run(tmp_path / "run", unbroken)
@@ -85,7 +85,7 @@ def test_runs_killed_at_ten_random_moments(unbroken: Path, tmp_path: Path, momen
     assert_same_run(tmp_path / "run", unbroken)
 
 
-@pytest.mark.parametrize("env_steps", [0, 60, 120])
+@pytest.mark.parametrize("env_steps", [0, 60])
 def test_runs_killed_while_saving(unbroken: Path, tmp_path: Path, env_steps: int) -> None:
     child = start("train", *SMALL, "out=run", cwd=tmp_path)
     unfinished = tmp_path / f"run/checkpoints/.{env_steps}.writing"

@@ -32,6 +32,7 @@ SMALL = (
     "replay.capacity=1000",
     "env_steps=120",
     "trainer.collect_steps=15",
+    "trainer.random_steps=30",
     "trainer.start_steps=30",
     "trainer.updates=3",
     "trainer.policy_start_round=2",
