@@ -17,6 +17,7 @@ from torch.nn import functional
 from dima.conditioning import ActionEncoderKind, build_action_encoder
 from dima.reveal import ActionReveal
 from dima.schedule import draw_training_sigmas
+from dima.target import StateTarget
 from dima.temporal_unet import GROUP_SIZE, FourierFeatures, GroupNorm, TemporalConv, TemporalUnet
 from worldmodel.config import Config, OptimConfig
 from worldmodel.normalize import RunningNormalizer
@@ -91,13 +92,14 @@ class Denoiser(TrainablePart):
         config: DenoiserConfig,
         spec: EnvSpec,
         state_norm: RunningNormalizer,
+        target: StateTarget,
         reveal: ActionReveal,
         *,
         action_encoder: ActionEncoderKind,
         sigma_data: float,
         sigma_offset_noise: float,
     ) -> None:
-        """Build the network for `spec`; the normaliser and the reveal schedule belong to the world model."""
+        """Build the network for `spec`; normaliser, target and reveal schedule belong to the world model."""
         super().__init__()
         self.config = config
         self.optim = config.optim
@@ -106,7 +108,7 @@ class Denoiser(TrainablePart):
         self.burn_in = config.context_states - 1
         self.segment_length = self.burn_in + config.num_targets
         # In a tuple, so that they are not registered twice: the world model owns and saves them.
-        self._shared = (state_norm, reveal)
+        self._shared = (state_norm, target, reveal)
         width, length = config.channels[0], config.context_states + 1
         self.action_encoder = build_action_encoder(
             action_encoder, spec.num_agents, spec.action_dim, self.burn_in, config.cond_dim
@@ -148,13 +150,13 @@ class Denoiser(TrainablePart):
         return self.conv_out(functional.silu(self.norm_out(h)))[:, :, -1]
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
-        """D: the expected clean state [B,S] for noisy x [B,S] at sigma ([B] or a scalar tensor)."""
+        """D: the expected clean target [B,S] for noisy x [B,S] at sigma ([B] or a scalar tensor)."""
         factors = Preconditioners(*(f[..., None] for f in self.precondition(sigma)))
         return factors.c_skip * x + factors.c_out * self.network(factors.c_in * x, context, modulation)
 
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
         """Loss over the segment's valid targets: `num_targets` in turn, the own output fed back without gradient."""
-        state_norm, _ = self._shared
+        state_norm, target, _ = self._shared
         real = segment.state_valid()[:, :, None]
         clean = self.sigma_data * state_norm.normalize(segment.state) * real
         states = list(clean.unbind(dim=1))
@@ -163,11 +165,12 @@ class Denoiser(TrainablePart):
         for t in range(self.burn_in, self.segment_length):
             context = torch.stack(states[t - self.burn_in : t + 1], dim=1)
             past = segment.action[:, t - self.burn_in : t]
-            error, denoised = self._target_error(clean[:, t + 1], context, past, segment.action[:, t], generator)
+            wanted = target.encode(states[t], clean[:, t + 1])
+            error, denoised = self._target_error(wanted, context, past, segment.action[:, t], generator)
             valid = segment.valid[:, t]
             total = total + (error * valid).sum()
             # Where the transition is padding, what follows it stays what replay gave: zeros, or the episode's start.
-            states[t + 1] = torch.where(valid[:, None], denoised, states[t + 1])
+            states[t + 1] = torch.where(valid[:, None], target.decode(states[t], denoised), states[t + 1])
         loss = total / count.clamp(min=1)
         return LossOutput(loss, {"denoiser_loss": loss.detach()})
 
@@ -175,7 +178,7 @@ class Denoiser(TrainablePart):
         self, target: Tensor, context: Tensor, past: Tensor, action: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Mean squared error [B] on `target` [B,S] at a random noise level, and the detached denoised state [B,S]."""
-        _, reveal = self._shared
+        _, _, reveal = self._shared
         low, high = self.config.sigma_clip
         sigma = draw_training_sigmas(
             target.shape[0],

@@ -20,6 +20,7 @@ from dima.reveal import ActionReveal, Order, Reveal
 from dima.reward_termination import RewardTerminationConfig, RewardTerminationModel
 from dima.sampler import SamplerConfig, sample_next_state
 from dima.schedule import default_num_denoising_steps
+from dima.target import StateTarget, Target
 from dima.temporal_unet import folded_convolutions
 from dima.transformer import KeyValueCache
 from worldmodel.config import Config
@@ -41,6 +42,8 @@ class DimaConfig(Config):
     """Noise levels per imagined step; null: twice the agents up to two agents, else the agents (Table 4)."""
     action_encoder: ActionEncoderKind
     """How joint actions are embedded: small, or perceiver (the published code's)."""
+    target: Target
+    """What is denoised: the next state (the paper), or how the state changes."""
     sigma_data: float
     """Standard deviation of the state in the denoiser's units (Appendix B: 0.5)."""
     sigma_offset_noise: float
@@ -118,16 +121,19 @@ class DimaWorldModel(nn.Module):
         self.critic_dim = spec.state_dim + joint_action
         floor, freeze = config.state_std_floor, config.freeze_normalizers_after
         self.state_norm = RunningNormalizer(spec.state_dim, std_floor=floor, freeze_after=freeze)
+        self.change_norm = RunningNormalizer(spec.state_dim, std_floor=floor, freeze_after=freeze)
         # One statistic an agent and entry: the same entry may mean different joints to different agents.
         self.obs_norm = RunningNormalizer(spec.num_agents * spec.obs_dim, std_floor=floor, freeze_after=freeze)
         self.reward_norm = RunningNormalizer(1, std_floor=floor, freeze_after=freeze)
         num_steps = config.num_denoising_steps or default_num_denoising_steps(spec.num_agents)
         self.reveal = ActionReveal(config.reveal, config.order, spec.num_agents, config.sampler.ladder(num_steps))
+        self.target = StateTarget(config.target, config.sigma_data, self.state_norm, self.change_norm)
         self.decoder = StateDecoder(config.decoder, spec, self.state_norm, self.obs_norm)
         self.denoiser = Denoiser(
             config.denoiser,
             spec,
             self.state_norm,
+            self.target,
             self.reveal,
             action_encoder=config.action_encoder,
             sigma_data=config.sigma_data,
@@ -155,6 +161,7 @@ class DimaWorldModel(nn.Module):
         first = 0 if trajectory.is_start else 1  # a stretch that goes on repeats the last state of the one before
         device = self.state_norm.mean.device
         self.state_norm.update(trajectory.state[first:].to(device))
+        self.change_norm.update(trajectory.state.diff(dim=0).to(device))
         self.obs_norm.update(trajectory.obs[first:].flatten(1).to(device))
         self.reward_norm.update(trajectory.reward[:, None].to(device))
 
@@ -180,18 +187,13 @@ class DimaWorldModel(nn.Module):
     def step(self, state: DimaState, action: Tensor, *, generator: torch.Generator) -> tuple[DimaState, Prediction]:
         """One imagined transition: the reward from what is known before it, then the next state and what agents see."""
         cache, reward, continuation = self.reward_termination.step(state.cache, state.z[:, -1], action)
+        context = self.config.sigma_data * state.z
         with folded_convolutions(self.denoiser):
             sampled = sample_next_state(
-                self.denoiser,
-                self.reveal,
-                self.config.sampler,
-                self.config.sigma_data * state.z,
-                state.past_action,
-                action,
-                generator,
+                self.denoiser, self.reveal, self.config.sampler, context, state.past_action, action, generator
             )
         bound = self.config.state_clip
-        z_next = (sampled / self.config.sigma_data).clamp(-bound, bound)
+        z_next = (self.target.decode(context[:, -1], sampled) / self.config.sigma_data).clamp(-bound, bound)
         obs = self.decoder.decode(z_next)
         following = DimaState(
             z=torch.cat([state.z[:, 1:], z_next[:, None]], dim=1),
