@@ -1,4 +1,4 @@
-"""Learning curves from `scores.json` files, nothing else: mean evaluation return against real env steps, one line a file.
+"""Learning curves from `scores.json` files alone: mean evaluation return against real env steps, one line a file.
 
     python benchmarks/plot_scores.py OUT.png SCORES.json [SCORES.json ...]
 
