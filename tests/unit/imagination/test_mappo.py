@@ -188,6 +188,31 @@ def test_a_bad_number_changes_nothing_and_is_named(make_mappo: Callable[..., Map
     assert torch.equal(weights(mappo), weights(reference)), "the optimisers were restored too"
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("head", ["gaussian", "beta"])
+def test_updates_on_its_device(
+    device: str,
+    head: str,
+    policy_config: Callable[..., PolicyConfig],
+    critic_config: Callable[..., CriticConfig],
+    mappo_config: Callable[..., MappoConfig],
+    point_spec: EnvSpec,
+    point_world: WorldModel[Any],
+) -> None:
+    config = BehaviourConfig(policy_config(head=head), critic_config(), mappo_config(minibatches=2), 8, 5)
+    mappo = config.build(point_spec, point_world, device)
+    on_device = torch.Generator(device).manual_seed(0)
+    view = torch.randn(8, 6, 2, 4, generator=on_device, device=device)
+    with torch.no_grad():
+        action, log_prob = mappo.policy.sample(view[:, :-1], on_device)
+    numbers = torch.rand(8, 5, device=device, generator=on_device)
+    rollout = ImaginedRollout(view, view[:, :, 0, :2], action, log_prob, numbers, numbers)
+    before = weights(mappo)
+    metrics = mappo.update(rollout, on_device)
+    assert all(value.device.type == device and torch.isfinite(value) for value in metrics.values())
+    assert not torch.equal(before, weights(mappo))
+
+
 def test_metrics_are_the_documented_ones(make_mappo: Callable[..., Mappo], rollout: ImaginedRollout) -> None:
     metrics = make_mappo(critic={"value_normalization": "none"}).update(rollout, generator())
     assert {

@@ -110,6 +110,23 @@ def test_windows_equal_the_naive_ones_and_never_cross_an_end(
     assert (contexts.state[:, -1, 1] <= last_step).all(), "imagination never starts from an episode's final state"
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_stores_samples_and_saves_on_its_device(device: str) -> None:
+    episodes = {i: count_episode(i, 0, 3 + i % 4, stream=i % 2) for i in range(12)}
+    config = ReplayConfig(capacity=1000, recency="newest")
+    replay, loaded = config.build(SPEC, 2, device), config.build(SPEC, 2, device)
+    for episode in episodes.values():
+        replay.append(episode)
+    segment = replay.sample(50, 5, burn_in=2, generator=torch.Generator(device).manual_seed(0))
+    assert all(tensor.device.type == device for _, tensor in segment.tensors())
+    assert_windows_are_true(segment.to("cpu"), episodes)
+    saved = replay.state_dict()
+    assert saved["obs"].device.type == "cpu"
+    loaded.load_state_dict(saved)
+    again = loaded.sample(50, 5, burn_in=2, generator=torch.Generator(device).manual_seed(0))
+    assert torch.equal(segment.obs, again.obs)
+
+
 def test_final_state_after_termination_is_the_last_target() -> None:
     replay = replay_of([count_episode(0, 0, 3, terminated=True)])
     segment = replay.sample(200, 2, generator=generator())
