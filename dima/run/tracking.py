@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from dima.run.wandb_mirror import WandbMirror, WandbOptions
 from worldmodel.config import Config
 
 Row = dict[str, float | int]
@@ -54,13 +54,20 @@ class Tracker:
     """Appends rows to `metrics.jsonl`, one JSON object a line, and hands them to the mirrors."""
 
     def __init__(self, path: Path, mirrors: Mapping[str, Callable[[], Mirror]], warn: Callable[[str], None]) -> None:
-        """Open `path` for appending; `mirrors` maps a name to what opens it, `warn` is told once when one breaks."""
+        """Open `path` for appending; `mirrors` maps a name to what opens it, `warn` is told once when one breaks.
+
+        Raises:
+            ModuleNotFoundError: when the package that a mirror needs is not installed.
+        """
         self._file = path.open("ab", buffering=0)  # unbuffered: a row is one write, whole or not there
         self._warn = warn
         self._mirrors: dict[str, Mirror] = {}
         for name, open_mirror in mirrors.items():
             try:
                 self._mirrors[name] = open_mirror()
+            except ModuleNotFoundError:
+                self._file.close()
+                raise
             except Exception as error:  # a mirror never stops a run, whatever it raises
                 self._give_up(name, error)
 
@@ -106,42 +113,6 @@ class TensorBoardMirror:
         self._writer.close()
 
 
-class WandbMirror:
-    """A run at Weights & Biases, or its offline copy under `directory`."""
-
-    def __init__(self, config: TrackingConfig, directory: Path, run_config: Mapping[str, Any]) -> None:
-        import wandb
-
-        self._timeout_s = config.wandb_timeout_s
-        self._run = wandb.init(
-            mode="offline" if config.wandb == "offline" else "online",
-            project=config.wandb_project,
-            entity=config.wandb_entity,
-            name=directory.name,
-            dir=str(directory),
-            config=dict(run_config),
-            settings=wandb.Settings(init_timeout=config.wandb_timeout_s, silent=True, console="off"),
-        )
-        # Rows carry their own axis: after a resume, env steps may lie before the last ones that were sent.
-        self._run.define_metric("*", step_metric="env_steps")
-
-    def write(self, row: Row) -> None:
-        """Queue one row; sending happens in wandb's own process."""
-        self._run.log(dict(row))
-
-    def close(self) -> None:
-        """Wait for the queue to be sent, but not for a server that is gone.
-
-        Raises:
-            TimeoutError: when it is still not sent after the configured wait.
-        """
-        finishing = threading.Thread(target=self._run.finish, daemon=True)
-        finishing.start()
-        finishing.join(self._timeout_s)
-        if finishing.is_alive():
-            raise TimeoutError(f"not everything was sent within {self._timeout_s:g} s; `wandb sync` can send it later")
-
-
 def open_tracker(
     config: TrackingConfig, directory: Path, run_config: Mapping[str, Any], warn: Callable[[str], None]
 ) -> Tracker:
@@ -150,5 +121,18 @@ def open_tracker(
     if config.tensorboard:
         mirrors["tensorboard"] = lambda: TensorBoardMirror(directory / "tensorboard")
     if config.wandb != "off":
-        mirrors["wandb"] = lambda: WandbMirror(config, directory, run_config)
+        mirrors["wandb"] = lambda: _open_wandb(config, directory, run_config)
     return Tracker(directory / "metrics.jsonl", mirrors, warn)
+
+
+def _open_wandb(config: TrackingConfig, directory: Path, run_config: Mapping[str, Any]) -> Mirror:
+    options = WandbOptions(
+        mode="offline" if config.wandb == "offline" else "online",
+        project=config.wandb_project,
+        entity=config.wandb_entity,
+        name=directory.name,
+        directory=str(directory),
+        timeout_s=config.wandb_timeout_s,
+        run_config=dict(run_config),
+    )
+    return WandbMirror(options)

@@ -41,7 +41,8 @@ def test_a_stream_does_not_depend_on_what_others_draw() -> None:
 
 def test_generators_and_the_default_one_are_restored_in_place() -> None:
     first = Randomness(1, CPU)
-    draw(first, "collect"), torch.rand(7)
+    draw(first, "collect")
+    torch.rand(7)
     saved = first.state_dict()
     expected = [draw(first, "collect"), draw(first, "new"), torch.rand(4)]
     second = Randomness(99, CPU)
