@@ -1,8 +1,8 @@
 """`dima bench`: how long each stage of training takes on this machine, on data from the real environment.
 
-`bench.json`: `{"schema": 1, "env", "world_model", "preset", "num_rollouts", "horizon", "hardware", "versions",
-"parts": {NAME: {"update_ms", "update_cpu_ms", "parameters", "batch_size", "segment_length"}}, "policy": {"update_ms",
-"update_cpu_ms"}, "collect": {"env_steps_per_s"}, "imagined_steps_per_s", "imagined_steps_per_core_s",
+`bench.json`: `{"schema": 1, "env", "env_versions", "world_model", "preset", "num_rollouts", "horizon", "hardware",
+"versions", "parts": {NAME: {"update_ms", "update_cpu_ms", "parameters", "batch_size", "segment_length"}}, "policy":
+{"update_ms", "update_cpu_ms"}, "collect": {"env_steps_per_s"}, "imagined_steps_per_s", "imagined_steps_per_core_s",
 "peak_memory_mb": {"host", "device"}}`; stages that were not asked for are left out. Times are medians.
 """
 
@@ -97,6 +97,7 @@ def bench(config: DictConfig) -> None:
     result: dict[str, Any] = {
         "schema": 1,
         "env": learner.spec.env_id,
+        "env_versions": dict(learner.spec.versions),
         "world_model": choices["world_model"],
         "preset": choices["preset"],
         "num_rollouts": settings.policy.num_rollouts,

@@ -76,6 +76,7 @@ def evaluate(config: DictConfig) -> None:
         raise
     scores = {
         "env": run.learner.spec.env_id,
+        "versions": dict(run.learner.spec.versions),
         "seed": seed,
         "run": settings.run,
         "deterministic": settings.deterministic,

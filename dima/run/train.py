@@ -57,7 +57,13 @@ def _start(config: DictConfig) -> None:
         folder.lock()
         seeds = evaluation_seeds(settings)
         folder.write_manifest(make_manifest(learner.device, learner.spec, choices, settings.seed, seeds))
-        scores = {"env": learner.spec.env_id, "seed": settings.seed, "episode_seeds": seeds, "evaluations": []}
+        scores = {
+            "env": learner.spec.env_id,
+            "versions": dict(learner.spec.versions),
+            "seed": settings.seed,
+            "episode_seeds": seeds,
+            "evaluations": [],
+        }
         folder.write_scores(scores)
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
         trainer = _prepare(folder, settings, learner, time_s=0.0)
