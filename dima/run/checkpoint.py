@@ -213,6 +213,8 @@ def _write_component(directory: Path, name: str, state: Any) -> list[Path]:
     write_tensors(tensor_file, tensors)
     _sync(tensor_file)
     _write_json(skeleton_file, skeleton)
+    # safetensors makes its files for the owner alone; whoever may read the rest of a run may read its weights.
+    shutil.copymode(skeleton_file, tensor_file)
     return [tensor_file, skeleton_file]
 
 

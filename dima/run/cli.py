@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(command, rest)
     except KeyboardInterrupt:
         return 130
+    except SystemExit as end:  # Hydra, after --help and the like
+        return end.code if isinstance(end.code, int) else 0
     except Exception as error:
         if os.environ.get("DIMA_DEBUG") == "1" or not is_user_error(error):
             raise

@@ -39,10 +39,13 @@ def limit_threads(num_threads: int) -> None:
 
 
 def default_threads() -> int:
-    """CPU threads where nobody says: the cores that this process may use, at most 4.
+    """CPU threads where nobody says: OMP_NUM_THREADS if it is set, else the cores that may be used, at most 4.
 
     Batches here are small; on a server with many cores, more threads wait for each other. The 4 is a guess.
     """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) >= 1:
+        return int(asked)
     return min(available_cores(), 4)
 
 

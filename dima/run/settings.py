@@ -118,7 +118,7 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
         key = override.key_or_group
         if key in OWN_ON_RESUME:
             continue
-        if key.split(".")[0] not in FREE_ON_RESUME:
+        if key.split(".")[0] not in FREE_ON_RESUME or key == "trainer.num_envs":
             free = ", ".join(FREE_ON_RESUME)
             raise ConfigError(f"{override.input_line}: with resume=RUN only {free} may change; the rest a run keeps")
         if override.is_delete() or OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:

@@ -128,7 +128,11 @@ def _prepare(
     tracker = open_tracker(settings.tracking, folder.path, container, warn)
     store = folder.checkpoints(settings.trainer.keep_checkpoints)
     log = RunLog(folder, store, tracker, Progress(env_steps, settings.env_steps), time_s)
-    return build_trainer(settings, learner, log)
+    try:
+        return build_trainer(settings, learner, log)
+    except Exception:
+        log.close()
+        raise
 
 
 def _run(trainer: Trainer, settings: TrainSettings) -> None:

@@ -59,6 +59,10 @@ class TrainerConfig(Config):
             self.require(getattr(self, name) >= 1, name, "at least 1")
         for name in ("random_steps", "deterministic_every", "start_steps", "policy_updates"):
             self.require(getattr(self, name) >= 0, name, "at least 0")
+        is_shared_out = self.collect_unit == "episodes" or self.collect_steps % self.num_envs == 0
+        self.require(
+            is_shared_out, "collect_steps", f"a multiple of num_envs = {self.num_envs} with collect_unit=steps"
+        )
         self.require(self.keep_checkpoints >= 2, "keep_checkpoints", "at least 2: the one before the last is the spare")
         for name in ("updates", "first_updates"):
             value = getattr(self, name)
