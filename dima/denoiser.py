@@ -77,11 +77,19 @@ class DenoiserConfig(Config):
         """Check ranges."""
         self.require(self.context_states >= 1, "context_states", "at least 1")
         self.require(self.num_targets >= 1, "num_targets", "at least 1")
-        whole_groups = all(c > 0 and c % max(1, c // GROUP_SIZE) == 0 for c in self.channels)
-        self.require(whole_groups, "channels", f"numbers below {2 * GROUP_SIZE} or multiples of {GROUP_SIZE}")
+        self.require(len(self.channels) > 0 and min(self.channels) >= 1, "channels", "one number of at least 1 a level")
+        one_a_level = len(self.depths) == len(self.channels) and min(self.depths) >= 1
+        self.require(one_a_level, "depths", f"one number of at least 1 for each of {len(self.channels)} levels")
+        whole_groups = all(width % max(1, width // GROUP_SIZE) == 0 for width in self._normalised_widths())
+        self.require(whole_groups, "channels", f"multiples of {GROUP_SIZE}, or numbers small enough for one group each")
         rising = len(self.sigma_clip) == 2 and 0 < self.sigma_clip[0] < self.sigma_clip[1]
         self.require(rising, "sigma_clip", "[low, high]")
-        self.require(self.cond_dim % 2 == 0, "cond_dim", "an even number")
+        self.require(self.cond_dim >= 2 and self.cond_dim % 2 == 0, "cond_dim", "an even number of at least 2")
+
+    def _normalised_widths(self) -> list[int]:
+        """The channels that a group norm meets: each level's, and with a skip from the same or the level above."""
+        above = (self.channels[0], *self.channels[:-1])
+        return [width for c, b in zip(self.channels, above, strict=True) for width in (c, 2 * c, c + b)]
 
 
 class Denoiser(TrainablePart):

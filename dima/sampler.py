@@ -35,6 +35,7 @@ class SamplerConfig(Config):
     def validate(self) -> None:
         """Check ranges and that the solver exists."""
         self.require(0 < self.sigma_min < self.sigma_max, "sigma_min", f"between 0 and sigma_max = {self.sigma_max}")
+        self.require(self.rho > 0, "rho", "a number above 0")
         self.require(self.initial_noise >= 0, "initial_noise", "at least 0")
         if self.solver not in ("euler", "heun"):
             self.require(

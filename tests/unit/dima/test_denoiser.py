@@ -406,6 +406,12 @@ def test_training_draws_from_its_generator_alone() -> None:
         ("denoiser.num_targets=0", "num_targets = 0"),
         ("denoiser.sigma_clip=[20.0,0.002]", "sigma_clip"),
         ("denoiser.cond_dim=33", "an even number"),
+        ("denoiser.cond_dim=0", "at least 2"),
+        ("denoiser.channels=[]", "channels = ()"),
+        ("denoiser.depths=[1]", "depths = (1,): expected one number of at least 1 for each of 2 levels"),
+        # A level alone divides into whole groups; beside a skip it has 100, or 73, channels.
+        ("denoiser.channels=[50,50]", "channels = (50, 50): expected multiples of 32"),
+        ("denoiser.channels=[33,40]", "channels = (33, 40): expected multiples of 32"),
         ("denoiser.loss=mse", "preconditioned, denoised"),
     ],
 )

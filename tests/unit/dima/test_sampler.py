@@ -209,6 +209,7 @@ def test_rows_do_not_see_each_other(network: Denoiser, solver: str, name: str) -
         ({"sigma_min": 0.0}, "sigma_min = 0.0: expected between 0 and sigma_max = 5.0"),
         ({"sigma_max": 0.001}, "sigma_min = 0.002"),
         ({"initial_noise": -1.0}, "initial_noise"),
+        ({"rho": 0.0}, "rho = 0.0: expected a number above 0"),
         ({"solver": "rk4"}, "solver = 'rk4': expected euler, heun, or an EDM scheduler"),
         ({"solver": "EDMNoSuchScheduler"}, "EDMEulerScheduler, EDMDPMSolverMultistepScheduler"),
         ({"solver": "DDPMScheduler"}, "expected euler, heun"),

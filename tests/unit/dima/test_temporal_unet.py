@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dima.temporal_unet import FourierFeatures, TemporalConv, TemporalUnet, folded_convolutions
+from dima.temporal_unet import (
+    FourierFeatures,
+    GroupNorm,
+    TemporalConv,
+    TemporalUnet,
+    _adaptive_group_norm,
+    folded_convolutions,
+)
 from tests.support.random_data import stir
 
 Kind = Literal["same", "down", "up"]
@@ -181,6 +188,21 @@ def test_unet_equals_one_of_plain_convolutions(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(TemporalConv, "forward", as_plain_convolution)
 
     torch.testing.assert_close(ours, unet(x, modulation), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "groups", "length"), [(8, 1, 1), (32, 1, 4), (96, 3, 2), (128, 4, 1)])
+def test_group_norms_are_pytorchs(channels: int, groups: int, length: int) -> None:
+    """Groups of 32 channels; the adaptive one multiplies by 1 + scale, the first half of its modulation."""
+    x = 3 * torch.randn(5, channels, length) + 1
+    norm = GroupNorm(channels)
+    stir(norm)
+    scale, shift = torch.randn(2, 5, channels)
+
+    plain, adaptive = norm(x), _adaptive_group_norm(x, torch.cat([scale, shift], dim=1))
+
+    torch.testing.assert_close(plain, nn.functional.group_norm(x, groups, norm.weight, norm.bias))
+    expected = nn.functional.group_norm(x, groups) * (1 + scale[..., None]) + shift[..., None]
+    torch.testing.assert_close(adaptive, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_every_scale_and_shift_has_a_say() -> None:
