@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.metadata
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -157,18 +158,29 @@ def render_offscreen(env: MultiAgentMujocoEnv) -> np.ndarray:
     has_screen = sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
     if "MUJOCO_GL" not in os.environ and not has_screen:
         os.environ["MUJOCO_GL"] = _working_gl()
+    _follow_body(env)
     return env.render()
+
+
+def _follow_body(env: MultiAgentMujocoEnv) -> None:
+    """Look through the body's own camera `track`, where it has one: gymnasium's default stands still, bodies do not."""
+    mujoco = importlib.import_module("mujoco")
+    single: Any = env.single_agent_env.unwrapped
+    camera = mujoco.mj_name2id(single.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if camera >= 0:
+        single.mujoco_renderer.camera_id = camera
 
 
 def _working_gl() -> str:
     reasons = []
     for name in ("egl", "osmesa"):
-        try:
-            importlib.import_module(f"mujoco.{name}").GLContext(8, 8).free()
-        except (ImportError, AttributeError, OSError, RuntimeError) as error:
-            reasons.append(f"{name}: {error}")
-        else:
+        # Each in a process of its own: what fails to load first would bind PyOpenGL, and shut out the other here.
+        probe = f"import mujoco.{name} as gl; gl.GLContext(8, 8).free()"
+        done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
             return name
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        reasons.append(f"{name}: {lines[-1]}")
     raise EnvError(
         f"cannot draw without a screen ({'; '.join(reasons)}); install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa "
         "(libosmesa6), or set MUJOCO_GL"

@@ -17,7 +17,7 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 from envs.base import EnvError
 from envs.collector import Collector
-from envs.mamujoco import MamujocoConfig, known_warnings_silenced, make_parallel_env
+from envs.mamujoco import MamujocoConfig, known_warnings_silenced, make_parallel_env, render_offscreen
 from envs.play import play, random_actions
 from envs.random_agent import RandomAgent
 from worldmodel.config import ConfigError
@@ -246,3 +246,21 @@ def test_using_a_task_says_nothing_on_the_terminal(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["halfcheetah-2x3", "ant-4x2"])
+def test_camera_follows_the_body(name: str) -> None:
+    """Thirty metres from the start the picture still shows a body: its orange is the only warm colour in the scene."""
+    env = make_parallel_env(load(name, "env.render_width=160", "env.render_height=120"))
+    env.reset(seed=0)
+    single = env.single_agent_env.unwrapped
+    qpos = single.data.qpos.copy()
+    qpos[0] += 30.0
+    single.set_state(qpos, single.data.qvel)
+    try:
+        frame = render_offscreen(env).astype(int)
+    except EnvError as error:
+        pytest.skip(str(error))
+    env.close()
+    warm = (frame[..., 0] > frame[..., 2] + 30).mean()
+    assert warm > 0.005
