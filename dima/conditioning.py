@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dima.attention import GatedFeedForward, SelfAttention
+
 ActionEncoderKind = Literal["small", "perceiver"]
 
 
@@ -87,10 +89,10 @@ class PerceiverActionEncoder(ActionEncoder):
         self.slot = nn.Parameter(torch.randn(past_steps + 1, cond_dim))
         width = self._LATENT_DIM
         self.latents = nn.Parameter(torch.randn(self._LATENTS, width))
-        self.read = _Attention(width, cond_dim, num_heads=1, head_dim=self._HEAD_DIM)
-        self.read_feed = _FeedForward(width)
-        self.attend = nn.ModuleList(_Attention(width, None, 8, self._HEAD_DIM) for _ in range(self._SELF_LAYERS))
-        self.feed = nn.ModuleList(_FeedForward(width) for _ in range(self._SELF_LAYERS))
+        self.read = _CrossAttention(width, cond_dim, self._HEAD_DIM)
+        self.read_feed = GatedFeedForward(width)
+        self.attend = nn.ModuleList(SelfAttention(width, 8, self._HEAD_DIM) for _ in range(self._SELF_LAYERS))
+        self.feed = nn.ModuleList(GatedFeedForward(width) for _ in range(self._SELF_LAYERS))
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, cond_dim))
 
     def tokens(self, past: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,47 +110,27 @@ class PerceiverActionEncoder(ActionEncoder):
         shown = visible.expand(-1, batch, -1).flatten(0, 1)
         shown = torch.cat([shown.new_ones(shown.shape[0], past.shape[1]), shown], dim=1)
         x = self.latents.expand(context.shape[0], -1, -1)
-        x = x + self.read(x, context, shown[:, None, None, :])
+        x = x + self.read(x, context, shown[:, None])
         x = x + self.read_feed(x)
         for attend, feed in zip(self.attend, self.feed, strict=True):
-            x = x + attend(x, None, None)
+            x = x + attend(x)
             x = x + feed(x)
         return self.out(x.mean(dim=1)).unflatten(0, (levels, batch))
 
 
-class _Attention(nn.Module):
-    """Pre-norm attention from [B,Q,D] to a context [B,L,E] (or to itself), without the residual."""
+class _CrossAttention(nn.Module):
+    """Pre-norm attention with one head from [B,Q,D] to a context [B,L,E], without the residual."""
 
-    def __init__(self, dim: int, context_dim: int | None, num_heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        inner = num_heads * head_dim
-        self.norm = nn.LayerNorm(dim)
-        self.norm_context = nn.LayerNorm(context_dim) if context_dim is not None else None
-        self.query = nn.Linear(dim, inner)
-        self.key_value = nn.Linear(context_dim or dim, 2 * inner)
-        self.out = nn.Linear(inner, dim)
-
-    def forward(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Attend where `mask` (broadcast to [B,heads,Q,L]) is true; everywhere without one."""
-        x = self.norm(x)
-        source = x if context is None or self.norm_context is None else self.norm_context(context)
-        key, value = self.key_value(source).chunk(2, dim=-1)
-        # [B, L, heads*D] -> [B, heads, L, D]
-        query, key, value = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (self.query(x), key, value))
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out(attended.transpose(1, 2).flatten(2))
-
-
-class _FeedForward(nn.Module):
-    """Pre-norm GEGLU feed-forward layer, four times as wide, without the residual."""
-
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, context_dim: int, head_dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, 8 * dim)
-        self.out = nn.Linear(4 * dim, dim)
+        self.norm_context = nn.LayerNorm(context_dim)
+        self.query = nn.Linear(dim, head_dim)
+        self.key_value = nn.Linear(context_dim, 2 * head_dim)
+        self.out = nn.Linear(head_dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.expand(self.norm(x)).chunk(2, dim=-1)
-        return self.out(value * functional.gelu(gate))
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        """Attend where bool `mask` [B,1,L] is true."""
+        key, value = self.key_value(self.norm_context(context)).chunk(2, dim=-1)
+        query = self.query(self.norm(x))
+        return self.out(functional.scaled_dot_product_attention(query, key, value, attn_mask=mask))
