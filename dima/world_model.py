@@ -49,7 +49,8 @@ class DimaConfig(Config):
     sigma_offset_noise: float
     """Extra noise per element in training, and in the preconditioners always (published code: 0.3; 0: none)."""
     state_std_floor: float
-    """Smallest standard deviation to normalise a state or observation dimension by, in the environment's units."""
+    """Smallest standard deviation to normalise by, in the environment's units: of a dimension of states, of their
+    changes and of observations, and of the reward."""
     state_clip: float
     """Bound on a sampled state, in standard deviations; far outside the data, it only stops a run-away rollout."""
     freeze_normalizers_after: int | None
