@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from dima.run.runtime import DeviceChoice
 from dima.run.tracking import TrackingConfig
@@ -130,15 +130,16 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
 _ABSENT = object()
 
 
-def _require_config_classes(config: DictConfig, where: str = "") -> None:
+def _require_config_classes(config: DictConfig | ListConfig, where: str = "") -> None:
     """Let `_target_` name subclasses of `Config` only: a stranger's config.yaml must not be able to call anything else.
 
     Raises:
         ConfigError: naming the key, when a target cannot be imported or is something else.
     """
-    for key, value in config.items():
+    entries = config.items() if isinstance(config, DictConfig) else enumerate(config)
+    for key, value in entries:
         place = f"{where}{key}"
-        if isinstance(value, DictConfig):
+        if isinstance(value, (DictConfig, ListConfig)):
             _require_config_classes(value, f"{place}.")
         elif key == "_target_":
             target = _locate(place, str(value))
