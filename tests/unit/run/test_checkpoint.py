@@ -59,6 +59,23 @@ def test_at_least_two_are_kept(tmp_path: Path) -> None:
     assert store.steps() == [2, 3]
 
 
+def test_whoever_may_read_the_skeleton_may_read_the_weights(store: CheckpointStore) -> None:
+    modes = {entry.name: entry.stat().st_mode & 0o777 for entry in store.path(20).iterdir()}
+    assert set(modes.values()) == {modes["manifest.json"]}
+
+
+def test_a_file_system_without_links_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("Operation not supported")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (1, 2):
+        save(store, step)
+    assert store.load().env_steps == 2
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "2"]
+
+
 def truncate(path: Path) -> None:
     data = (path / "world_model.safetensors").read_bytes()
     (path / "world_model.safetensors").write_bytes(data[: len(data) // 2])
