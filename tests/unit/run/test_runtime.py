@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dima.run.runtime import Randomness, choose_device, derive_seed, derive_seeds
+from dima.run.runtime import Randomness, choose_device, default_threads, derive_seed, derive_seeds
 
 CPU = torch.device("cpu")
 
@@ -30,6 +30,15 @@ def test_episode_seeds_are_distinct_and_the_first_do_not_depend_on_how_many_ther
     assert len(set(many)) == 200
     assert derive_seeds(3, "evaluate", 5) == many[:5]
     assert all(0 <= seed < 2**31 for seed in many)
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("1", 1), ("7", 7), ("", 2), ("0", 2), ("4,2", 2)])
+def test_the_user_s_number_of_threads_goes_before_the_machine_s(
+    asked: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dima.run.runtime.available_cores", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert default_threads() == threads
 
 
 def test_a_stream_does_not_depend_on_what_others_draw() -> None:
