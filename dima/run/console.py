@@ -40,13 +40,14 @@ class Progress:
     """A bar with env steps, return, imagined steps per second and time left; plain lines where there is no terminal."""
 
     def __init__(self, env_steps: int, total: int) -> None:
-        """Begin at `env_steps` of `total`."""
+        """Begin at `env_steps` of `total`; the bar appears with the first row, when nothing can go wrong unseen."""
         self._total = total
         self._first = env_steps
         self._began = time.monotonic()
         self._last_line = self._began
         self._figures: dict[str, str] = {}
-        self._bar = _open_bar(env_steps, total) if sys.stdout.isatty() else None
+        self._is_terminal = sys.stdout.isatty()
+        self._bar: RichProgress | None = None
 
     def show(self, row: Mapping[str, float]) -> None:
         """Take in one row of metrics."""
@@ -54,7 +55,8 @@ class Progress:
         for name, label, form in _FIGURES:
             if name in row:
                 self._figures[label] = form.format(row[name])
-        if self._bar is not None:
+        if self._is_terminal:
+            self._bar = self._bar or _open_bar(self._first, self._total)
             text = "  ".join(f"{label} {value}" for label, value in self._figures.items())
             self._bar.update(self._bar.task_ids[0], completed=env_steps, figures=text)
         elif "eval/return_mean" in row or time.monotonic() - self._last_line >= _LINE_EVERY_S:
