@@ -1,0 +1,126 @@
+"""Every world model in configs/ keeps the contract, in all variants of DIMA; and the checks find those that do not."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import pytest
+import yaml
+
+from dima.conditioning import PerceiverActionEncoder
+from tests.contracts.broken_world_models import BROKEN, SoundModel
+from tests.contracts.world_model_contract import CHECKS, Subject
+from tests.support.dima_models import CONFIGS, compose_group
+from worldmodel.protocol import WorldModelConfig
+from worldmodel.types import EnvSpec
+
+PAIR = EnvSpec("pair", 2, 4, obs_sizes=(3, 3), action_sizes=(2, 2), episode_steps=20)
+UNEQUAL = EnvSpec("unequal", 3, 5, obs_sizes=(2, 4, 3), action_sizes=(1, 3, 2), episode_steps=20, appends_agent_id=True)
+SIX = EnvSpec("six", 6, 3, obs_sizes=(2,) * 6, action_sizes=(1,) * 6, episode_steps=20, appends_agent_id=True)
+
+AGENT_TOKENS = ("denoiser.action_encoder.agent_weight", "denoiser.action_encoder.agent_bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A world model of configs/ with the smoke preset and a few changes, on one environment."""
+
+    model: str
+    spec: EnvSpec
+    overrides: tuple[str, ...] = ()
+    dead_parameters: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What pytest shows."""
+        return " ".join([self.model, self.spec.env_id, *self.overrides])
+
+
+def dima(spec: EnvSpec, *overrides: str, dead_parameters: tuple[str, ...] = ()) -> Case:
+    return Case("dima", spec, overrides, dead_parameters)
+
+
+MODELS = [
+    path.stem
+    for path in sorted((CONFIGS / "world_model").glob("*.yaml"))
+    if yaml.safe_load(path.read_text())["_target_"] != "???"  # a blank form for models from outside
+]
+
+CASES = [
+    *(Case(model, spec) for model in MODELS for spec in (PAIR, UNEQUAL, SIX)),
+    # With nothing revealed nobody's current action has a say, so its embedding cannot learn.
+    dima(PAIR, "reveal=none", dead_parameters=AGENT_TOKENS),
+    dima(PAIR, "reveal=joint", "sampler.solver=heun"),
+    dima(UNEQUAL, "reveal=cumulative", "order=cycle", "num_denoising_steps=5", "normalize_obs=true"),
+    dima(UNEQUAL, "reveal=progressive", "order=random", "first_obs=real"),
+    dima(SIX, "reveal=progressive", "order=cycle", "sampler.solver=EDMDPMSolverMultistepScheduler"),
+    # Without past actions the layer that would embed them is fed a zero.
+    dima(
+        PAIR,
+        "order=[2,1,1,2]",
+        "denoiser.context_states=1",
+        "denoiser.scale_context=true",
+        dead_parameters=("denoiser.action_encoder.past.weight",),
+    ),
+    dima(UNEQUAL, "denoiser.context_states=5", "reward_termination.end_loss=cross_entropy"),
+    # What the published preset chooses, at a size for tests.
+    dima(
+        UNEQUAL,
+        "action_encoder=perceiver",
+        "sigma_offset_noise=0.3",
+        "critic_input=state_action",
+        "denoiser.num_targets=3",
+        "decoder.quantizer=vq",
+        "decoder.loss=absolute",
+        "reward_termination.action_encoder=attention",
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def _small_perceiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published encoder has fixed sizes, 11.9 M parameters of them; its shape matters here, not its width."""
+    for name, size in {"_LATENTS": 4, "_LATENT_DIM": 32, "_HEAD_DIM": 8}.items():
+        monkeypatch.setattr(PerceiverActionEncoder, name, size)
+
+
+@cache
+def subject(case: Case) -> Subject:
+    words = [f"+world_model={case.model}"]
+    if (CONFIGS / "world_model_preset" / case.model / "smoke.yaml").exists():
+        words.append(f"+world_model_preset/{case.model}=smoke")
+    words += [f"world_model.{override}" for override in case.overrides]
+    config: WorldModelConfig = compose_group(words, "world_model")
+    return Subject(lambda: config.build(case.spec), case.spec, dead_parameters=case.dead_parameters)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_world_model(case: Case, check: str) -> None:
+    CHECKS[check](subject(case))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("spec", [PAIR, UNEQUAL, SIX], ids=lambda spec: spec.env_id)
+def test_a_sound_model_passes(spec: EnvSpec, check: str) -> None:
+    CHECKS[check](Subject(lambda: SoundModel(spec), spec))
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_a_broken_model_is_found(broken: type[SoundModel]) -> None:
+    check, message = BROKEN[broken]
+
+    with pytest.raises(AssertionError, match=message):
+        CHECKS[check](Subject(lambda: broken(UNEQUAL), UNEQUAL))
+
+
+def test_every_check_is_proved_by_a_broken_model() -> None:
+    assert {check for check, _ in BROKEN.values()} == set(CHECKS)
+
+
+def test_a_dead_parameter_that_learns_is_found() -> None:
+    lying = Subject(lambda: SoundModel(PAIR), PAIR, dead_parameters=("dynamics.linear.weight",))
+
+    with pytest.raises(AssertionError, match="said to be dead and learns"):
+        CHECKS["every_parameter_learns"](lying)
