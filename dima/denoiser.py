@@ -198,7 +198,7 @@ class Denoiser(TrainablePart):
         )
         visible = reveal.training_masks(sigma, generator)
         effective = (sigma**2 + self.sigma_offset_noise**2).sqrt()[:, None]
-        noise = torch.randn(target.shape, generator=generator, device=target.device)
+        noise = torch.randn(target.shape, generator=generator, device=target.device, dtype=target.dtype)
         noisy = target + effective * noise
         c_in, c_skip, c_out, _ = (f[:, None] for f in self.precondition(sigma))
         modulation = self.modulation(sigma[None], past, action, visible[None])[0]

@@ -94,7 +94,7 @@ def sample_next_state(
     batch, _, state_dim = context.shape
     visible = reveal.sampling_masks(generator)[:, None]
     start = config.sigma_max * config.initial_noise
-    x = start * torch.randn(batch, state_dim, generator=generator, device=context.device)
+    x = start * torch.randn(batch, state_dim, generator=generator, device=context.device, dtype=context.dtype)
     modulation = denoiser.modulation(sigmas[:-1, None], past_action, action, visible)
     if config.solver == "euler":
         return _euler(denoiser, x, sigmas, context, modulation)
@@ -132,7 +132,10 @@ def _heun(
 def _diffusers(
     denoiser: ConditionedDenoiser, config: SamplerConfig, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor
 ) -> Tensor:
-    """Walk with a scheduler of diffusers, which preconditions by itself: it is handed the F that gives our D."""
+    """Walk with a scheduler of diffusers, which preconditions by itself: it is handed the F that gives our D.
+
+    For comparing solvers: the scheduler is made anew for each call and waits for the device at each step.
+    """
     scheduler = _scheduler(config.solver)(
         sigma_min=config.sigma_min, sigma_max=config.sigma_max, sigma_data=denoiser.sigma_data, rho=config.rho
     )

@@ -29,6 +29,9 @@ from worldmodel.protocol import TrainablePart
 from worldmodel.shapes import check_shape
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Trajectory, Transition
 
+CHANGE_FLOOR = 0.01
+"""Floor of the changes' standard deviations, relative to that of the states."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DimaConfig(Config):
@@ -122,7 +125,9 @@ class DimaWorldModel(nn.Module):
         self.critic_dim = spec.state_dim + joint_action
         floor, freeze = config.state_std_floor, config.freeze_normalizers_after
         self.state_norm = RunningNormalizer(spec.state_dim, std_floor=floor, freeze_after=freeze)
-        self.change_norm = RunningNormalizer(spec.state_dim, std_floor=floor, freeze_after=freeze)
+        # From one step to the next a state changes far less than it varies: on Humanoid a quarter of the live
+        # dimensions change by less than the states' floor.
+        self.change_norm = RunningNormalizer(spec.state_dim, std_floor=floor * CHANGE_FLOOR, freeze_after=freeze)
         # One statistic an agent and entry: the same entry may mean different joints to different agents.
         self.obs_norm = RunningNormalizer(spec.num_agents * spec.obs_dim, std_floor=floor, freeze_after=freeze)
         self.reward_norm = RunningNormalizer(1, std_floor=floor, freeze_after=freeze)

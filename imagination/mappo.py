@@ -42,7 +42,9 @@ class MappoConfig(Config):
     minibatches: int
     """Optimiser steps in a pass, on equal shuffled parts; rows that do not divide evenly sit out one pass."""
     actor_learning_rate: float
+    """Adam's, for the policy."""
     critic_learning_rate: float
+    """Adam's, for the critic."""
     grad_clip: float
     """Largest global gradient norm, of the actor and of the critic each."""
     survival_weighting: bool
@@ -64,8 +66,11 @@ class BehaviourConfig(Config):
     """How behaviour is learned inside a world model: the networks, the update, the rollouts."""
 
     policy: PolicyConfig
+    """The actors' network."""
     critic: CriticConfig
+    """The critic's network and loss."""
     mappo: MappoConfig
+    """The update of both."""
     num_rollouts: int
     """B: rollouts imagined for one update."""
     horizon: int

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from worldmodel.shapes import check_shape
 
+ACTION_SLACK = 1e-5
+"""How far rounding may carry an action beyond [-1, 1]."""
+
 
 class TensorStruct:
     """Mixin for frozen dataclasses of tensors that share their first axis; fields may nest or be None."""
@@ -147,10 +150,10 @@ class Trajectory(TensorStruct):
         return not bool(self.terminated[-1] | self.truncated[-1])
 
     def validate(self, spec: EnvSpec) -> Self:
-        """Check shapes against `spec` and every value for finiteness; return self.
+        """Check shapes against `spec`, types, and every value for finiteness; return self.
 
         Raises:
-            ValueError: when a shape disagrees, or an end lies before the last step.
+            ValueError: when a shape or a type disagrees, an action leaves [-1, 1], or an end lies before the last step.
             FloatingPointError: when a value is not finite.
         """
         sizes = {"N": spec.num_agents, "O": spec.obs_dim, "S": spec.state_dim, "A": spec.action_dim, "T": self.length}
@@ -161,9 +164,17 @@ class Trajectory(TensorStruct):
         check_shape("Trajectory.action", self.action, "T N A", **sizes)
         for name in ("reward", "terminated", "truncated"):
             check_shape(f"Trajectory.{name}", getattr(self, name), "T", **sizes)
+        for name, tensor in self.tensors():
+            expected = torch.bool if name in ("terminated", "truncated") else torch.float32
+            if tensor.dtype != expected:
+                raise ValueError(f"Trajectory.{name} has dtype {tensor.dtype}, expected {expected}")
         if bool((self.terminated | self.truncated)[:-1].any()):
             raise ValueError("Trajectory: an episode ends before its last step; split it there")
-        return self.require_finite("Trajectory")
+        self.require_finite("Trajectory")
+        largest = float(self.action.abs().max())
+        if largest > 1 + ACTION_SLACK:
+            raise ValueError(f"Trajectory.action reaches {largest:g} in magnitude, expected actions in [-1, 1]")
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
