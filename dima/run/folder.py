@@ -39,10 +39,11 @@ class RunFolder:
             RunFolderError: when `path` holds anything already or cannot be made.
         """
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            held = "another run" if (path / _CONFIG).exists() else "other files"
-            raise RunFolderError(
-                f"out = {str(path)!r} holds {held}; choose another folder, or go on with resume={path}"
-            )
+            if (path / _CONFIG).exists():
+                instead = f"another run; choose another folder, or go on with resume={path}"
+            else:
+                instead = "other files; choose another folder, or empty it"
+            raise RunFolderError(f"out = {str(path)!r} holds {instead}")
         folder = cls(path)
         folder._made = [place for place in (path, *path.parents) if not place.exists()]
         try:

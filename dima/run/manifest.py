@@ -78,7 +78,7 @@ def make_manifest(
     """The content of manifest.json at the start of a run; `choices` are the configuration groups' names."""
     return {
         "schema": 1,
-        "command": sys.argv,
+        "command": [word for word in sys.argv if not word.startswith(("hydra.", "hydra/"))],
         "choices": choices,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seed": seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from omegaconf import DictConfig
@@ -73,36 +74,55 @@ def play(config: DictConfig) -> None:
             "video": file,
         },
     )
-    frames, return_ = _film(run, seed, settings.deterministic)
     out.mkdir(parents=True, exist_ok=True)
-    _write_video(file, frames, settings.fps)
-    say(f"episode return {return_:.1f} over {len(frames) - 1} env steps")
+    with _Video(file, settings.fps) as video:
+        return_ = _film(run, seed, settings.deterministic, video)
+    say(f"episode return {return_:.1f} over {video.num_frames - 1} env steps")
     say(f"wrote {file}")
 
 
-def _write_video(file: Path, frames: list[np.ndarray], fps: int) -> None:
-    """Encode `frames` [height, width, 3] as H.264; the file appears when it is whole."""
-    import imageio_ffmpeg
+class _Video:
+    """Encodes pictures [height, width, 3] as H.264 while they come; the file appears whole, or not at all."""
 
-    height, width = frames[0].shape[:2]
-    beside = file.with_name(f".{file.name}")
-    # The codec wants even sizes; anything coarser would make imageio rescale the pictures.
-    writer = imageio_ffmpeg.write_frames(str(beside), (width, height), fps=fps, macro_block_size=2)
-    writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
-    beside.replace(file)
+    def __init__(self, file: Path, fps: int) -> None:
+        self.num_frames = 0
+        self._file = file
+        self._beside = file.with_name(f".{file.name}")
+        self._fps = fps
+        self._writer: Any = None
+
+    def add(self, frame: np.ndarray) -> None:
+        """Append one picture; the first one sets the size."""
+        if self._writer is None:
+            import imageio_ffmpeg
+
+            height, width = frame.shape[:2]
+            # The codec wants even sizes; anything coarser would make imageio rescale the pictures.
+            self._writer = imageio_ffmpeg.write_frames(
+                str(self._beside), (width, height), fps=self._fps, macro_block_size=2
+            )
+            self._writer.send(None)
+        self._writer.send(np.ascontiguousarray(frame))
+        self.num_frames += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if kind is None:
+            self._beside.replace(self._file)
+        else:
+            self._beside.unlink(missing_ok=True)
 
 
-def _film(run: SavedRun, seed: int, deterministic: bool) -> tuple[list[np.ndarray], float]:
-    """A picture after the reset and after every step, and the episode's return."""
+def _film(run: SavedRun, seed: int, deterministic: bool, video: _Video) -> float:
+    """A picture after the reset and after every step; returns the episode's return."""
     env = run.settings.env_config.build()
     generator = run.learner.randomness.fresh("evaluate")
     agent = PolicyAgent(run.learner.model, run.learner.mappo.policy, generator, deterministic=deterministic)
-    frames: list[np.ndarray] = []
     try:
-        returns = play_episodes([env], agent, [seed], on_step=lambda: frames.append(env.render()))
+        return play_episodes([env], agent, [seed], on_step=lambda: video.add(env.render()))[0]
     finally:
         env.close()
-    return frames, returns[0]

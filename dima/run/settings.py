@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from yaml import YAMLError
 
 from dima.run.runtime import DeviceChoice
 from dima.run.tracking import TrackingConfig
@@ -100,10 +101,19 @@ def read_settings(config: DictConfig) -> Any:
 
 
 def load_config(path: Path) -> DictConfig:
-    """The configuration that a run saved."""
-    config = OmegaConf.load(path)
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"{path} holds no configuration")
+    """The configuration that a run saved.
+
+    Raises:
+        ConfigError: when the file is damaged or something else.
+    """
+    try:
+        config = OmegaConf.load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    if not isinstance(config, DictConfig) or "_target_" not in config:
+        raise ConfigError(
+            f"{path} holds no run's configuration: expected a mapping with _target_, as dima train writes"
+        )
     return config
 
 

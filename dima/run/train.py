@@ -68,8 +68,9 @@ def _start(config: DictConfig) -> None:
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
         trainer = _prepare(folder, settings, learner, time_s=0.0)
         _run(trainer, settings)
-    except Exception:
-        if trainer is None or trainer.counters.env_steps == 0:
+    except BaseException as error:
+        failed_at_once = isinstance(error, Exception) and (trainer is None or trainer.counters.env_steps == 0)
+        if trainer is None or failed_at_once:
             folder.remove()
         raise
 
@@ -86,12 +87,14 @@ def _resume(config: DictConfig) -> None:
     learner = build_learner(settings)
     env_steps = -1 if checkpoint is None else checkpoint.env_steps
     counters = {} if checkpoint is None else dict(checkpoint.counters)
+    if checkpoint is not None:
+        learner.load(checkpoint.components)  # before anything in the folder changes: it may not fit
+        for step in store.discard_after(checkpoint.env_steps):
+            say(f"removed checkpoint {step}: the run goes on from {checkpoint.env_steps} env steps")
     folder.cut_after(env_steps)  # before the tracker opens metrics.jsonl: this replaces the file
     trainer = _prepare(folder, settings, learner, time_s=counters.pop("time_s", 0.0), env_steps=max(env_steps, 0))
     if checkpoint is not None:
         trainer.load_state_dict(checkpoint.components, counters)
-        for step in store.discard_after(checkpoint.env_steps):
-            say(f"removed checkpoint {step}: the run goes on from {checkpoint.env_steps} env steps")
     folder.write_config(OmegaConf.to_yaml(saved))
     manifest = folder.read_manifest()
     manifest["resumes"].append({"env_steps": max(env_steps, 0), "overrides": list(HydraConfig.get().overrides.task)})
