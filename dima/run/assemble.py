@@ -44,6 +44,10 @@ class Learner:
             text = " ".join(str(error).split())
             raise ValueError(f"the checkpoint does not fit the model that config.yaml describes: {text}") from error
 
+    def describe_parameters(self) -> str:
+        """`num_parameters` in words."""
+        return ", ".join(f"{name} {number:,}" for name, number in self.num_parameters().items())
+
     def num_parameters(self) -> dict[str, int]:
         """Trainable parameters of each part, of the actor and of the critic."""
         parts: dict[str, torch.nn.Module] = dict(self.model.parts())

@@ -33,7 +33,7 @@ from dima.run.settings import TrainSettings, read_settings
 from envs.collector import Collector
 from envs.random_agent import RandomAgent
 from imagination.rollout import imagine
-from worldmodel.config import Config
+from worldmodel.config import Config, ConfigError
 from worldmodel.replay import Replay
 
 Stage = Literal["collect", "parts", "imagine", "policy"]
@@ -82,12 +82,14 @@ def bench(config: DictConfig) -> None:
     learner = build_learner(settings)
     out = Path(settings.out) if settings.out else default_path("bench", choices["env"], choices["preset"])
     file = out / "bench.json" if out.suffix != ".json" else out
+    if (file.parent / "config.yaml").exists():
+        raise ConfigError(f"out = {str(out)!r} holds a run; choose another place for bench.json")
     announce(
         "bench",
         {
             "task": learner.spec.env_id,
             "model": f"{type(learner.model).__name__}, preset {choices['preset']}",
-            "parameters": ", ".join(f"{name} {number:,}" for name, number in learner.num_parameters().items()),
+            "parameters": learner.describe_parameters(),
             "imagination": f"{settings.policy.num_rollouts} rollouts of {settings.policy.horizon} steps",
             "device": f"{learner.device}, {torch.get_num_threads()} threads",
             "file": file,

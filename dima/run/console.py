@@ -77,6 +77,26 @@ class Progress:
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
 
+class StepCounter:
+    """Progress of episodes that are played outside training: called after every step of `num_envs` environments."""
+
+    def __init__(self, num_envs: int, total: int) -> None:
+        """`total` env steps at most; episodes may end earlier."""
+        self._num_envs = num_envs
+        self._total = total
+        self._env_steps = -num_envs  # the first call comes after the resets
+        self._progress = Progress(0, total)
+
+    def __call__(self) -> None:
+        """Count one step of every environment."""
+        self._env_steps += self._num_envs
+        self._progress.show({"env_steps": min(self._env_steps, self._total)})
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._progress.close()
+
+
 _FIGURES = (
     ("episode/return", "return", "{:.1f}"),
     ("eval/return_mean", "evaluation", "{:.1f}"),

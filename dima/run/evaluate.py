@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dima.run.console import announce, print_scores, say
+from dima.run.console import StepCounter, announce, print_scores, say
 from dima.run.evaluation import Evaluator
 from dima.run.folder import RunFolder, new_path, write_whole
 from dima.run.hydra_app import run_app
@@ -64,6 +64,7 @@ def evaluate(config: DictConfig) -> None:
             "task": run.learner.spec.env_id,
             "run": f"{settings.run}, after {run.env_steps} env steps",
             "episodes": f"{len(seeds)}, {'deterministic' if settings.deterministic else 'sampled'} actions",
+            "parameters": run.learner.describe_parameters(),
             "device": run.learner.device,
             "folder": out,
         },
@@ -92,7 +93,9 @@ def _play(run: SavedRun, seeds: list[int], deterministic: bool) -> list[float]:
     evaluator = Evaluator(run.settings.env_config, seeds, run.settings.trainer.eval_episodes)
     generator = run.learner.randomness.fresh("evaluate")
     agent = PolicyAgent(run.learner.model, run.learner.mappo.policy, generator, deterministic=deterministic)
+    progress = StepCounter(evaluator.num_envs, len(seeds) * run.learner.spec.episode_steps)
     try:
-        return evaluator.play(agent)
+        return evaluator.play(agent, progress)
     finally:
+        progress.close()
         evaluator.close()

@@ -24,8 +24,13 @@ class Evaluator:
         self.seeds = list(seeds)
         self._envs: list[MultiAgentEnv] = [env_config.build() for _ in range(min(num_envs, len(self.seeds)))]
 
-    def play(self, agent: Agent[Any]) -> list[float]:
-        """The return of each episode, in the order of the seeds.
+    @property
+    def num_envs(self) -> int:
+        """Environments that step side by side."""
+        return len(self._envs)
+
+    def play(self, agent: Agent[Any], on_step: Callable[[], None] = lambda: None) -> list[float]:
+        """The return of each episode, in the order of the seeds; `on_step` is called after every reset and step.
 
         Raises:
             EnvError: when an environment gives a wrong shape or type or a value that is not finite.
@@ -33,7 +38,7 @@ class Evaluator:
         returns: list[float] = []
         for first in range(0, len(self.seeds), len(self._envs)):
             seeds = self.seeds[first : first + len(self._envs)]
-            returns += play_episodes(self._envs[: len(seeds)], agent, seeds)
+            returns += play_episodes(self._envs[: len(seeds)], agent, seeds, on_step)
         return returns
 
     def close(self) -> None:

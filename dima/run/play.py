@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from omegaconf import DictConfig
 
-from dima.run.console import announce, say
+from dima.run.console import StepCounter, announce, say
 from dima.run.evaluation import play_episodes
 from dima.run.hydra_app import run_app
 from dima.run.runtime import DeviceChoice, derive_seeds
@@ -70,6 +70,8 @@ def play(config: DictConfig) -> None:
         {
             "task": run.learner.spec.env_id,
             "run": f"{settings.run}, after {run.env_steps} env steps",
+            "parameters": run.learner.describe_parameters(),
+            "device": run.learner.device,
             "episode seed": seed,
             "video": file,
         },
@@ -122,7 +124,14 @@ def _film(run: SavedRun, seed: int, deterministic: bool, video: _Video) -> float
     env = run.settings.env_config.build()
     generator = run.learner.randomness.fresh("evaluate")
     agent = PolicyAgent(run.learner.model, run.learner.mappo.policy, generator, deterministic=deterministic)
+    progress = StepCounter(1, env.spec.episode_steps)
+
+    def on_step() -> None:
+        video.add(env.render())
+        progress()
+
     try:
-        return play_episodes([env], agent, [seed], on_step=lambda: video.add(env.render()))[0]
+        return play_episodes([env], agent, [seed], on_step)[0]
     finally:
+        progress.close()
         env.close()

@@ -115,13 +115,12 @@ def _prepare(
     folder: RunFolder, settings: TrainSettings, learner: Learner, time_s: float, env_steps: int = 0
 ) -> Trainer:
     """The trainer, reporting into `folder`; tells the person what is about to be done."""
-    parameters = ", ".join(f"{name} {number:,}" for name, number in learner.num_parameters().items())
     announce(
         "train",
         {
             "task": f"{learner.spec.env_id} ({learner.spec.num_agents} agents)",
             "model": type(learner.model).__name__,
-            "parameters": parameters,
+            "parameters": learner.describe_parameters(),
             "device": learner.device,
             "env steps": f"{env_steps} to {settings.env_steps}",
             "run folder": folder.path,
