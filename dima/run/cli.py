@@ -59,9 +59,22 @@ def _run(command: str, arguments: list[str]) -> int:
     if command not in _COMMANDS:
         raise ValueError(f"unknown command {nearest(command, _COMMANDS)} (commands: {', '.join(_COMMANDS)})")
     module = importlib.import_module(f"dima.run.{command.replace('-', '_')}")
-    sys.argv = [f"dima {command}", *_with_defaults(command, arguments)]
+    sys.argv = [f"dima {command}", *_with_defaults(command, _for_plug_ins(arguments))]
     module.main()
     return 0
+
+
+def _for_plug_ins(arguments: list[str]) -> list[str]:
+    """Let `world_model._target_=my.module.Config world_model.depth=3` stand by itself, and so for `env`.
+
+    The values of the group's default are not the plug-in's: `custom.yaml` has none, and the plug-in's own are added.
+    """
+    for group in ("world_model", "env"):
+        if any(argument.startswith(f"{group}._target_=") for argument in arguments):
+            keys = {argument.partition("=")[0] for argument in arguments}
+            arguments = [f"++{a}" if a.startswith(f"{group}.") and "._target_=" not in a else a for a in arguments]
+            arguments = arguments if group in keys else [f"{group}=custom", *arguments]
+    return arguments
 
 
 def _with_defaults(command: str, arguments: list[str]) -> list[str]:

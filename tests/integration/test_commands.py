@@ -41,7 +41,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "typo in a key": (("train", *SMALL, "trainer.update=3"), "unknown key 'trainer.update'; did you mean 'trainer.upd"),
     "typo at the root": (("train", *SMALL, "env_stepz=3"), "unknown key 'env_stepz'; did you mean 'env_steps'"),
     "unknown key added": (("train", *SMALL, "+trainer.foo=1"), "in trainer: unknown key 'foo'"),
-    "unknown key of a plug-in": (("train", *SMALL, "+world_model.foo=1"), "in world_model: unknown key 'foo'"),
+    "unknown key of a plug-in": (("train", *SMALL, "world_model.foo=1"), "in world_model: unknown key 'foo'"),
     "wrong type": (("train", *SMALL, "env_steps=many"), r"env_steps = 'many' \(str\): expected int"),
     "wrong type inside": (("train", *SMALL, "policy.mappo.clip=wide"), "MappoConfig.clip = 'wide'.*expected float"),
     "out of range": (("train", *SMALL, "trainer.eval_episodes=0"), "eval_episodes = 0: expected at least 1"),
@@ -70,12 +70,12 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "missing run": (("train", "resume=nowhere"), "no run folder at 'nowhere'"),
     "missing run to evaluate": (("evaluate", "run=nowhere"), "no run folder at 'nowhere'"),
     "no run to play": (("play",), "run has no value; give one: run=VALUE"),
-    "state with NaN": (("train", *SMALL, "+env.fault=not_finite"), r"state\[0\] has the value nan"),
-    "observation too short": (("train", *SMALL, "+env.fault=shape"), r"obs has shape \[2, 3\]; expected .*\[2, 4\]"),
-    "observation in float64": (("train", *SMALL, "+env.fault=dtype"), "obs has dtype float64; expected float32"),
-    "reward without bound": (("train", *SMALL, "+env.fault=reward"), "reward has the value inf"),
+    "state with NaN": (("train", *SMALL, "env.fault=not_finite"), r"state\[0\] has the value nan"),
+    "observation too short": (("train", *SMALL, "env.fault=shape"), r"obs has shape \[2, 3\]; expected .*\[2, 4\]"),
+    "observation in float64": (("train", *SMALL, "env.fault=dtype"), "obs has dtype float64; expected float32"),
+    "reward without bound": (("train", *SMALL, "env.fault=reward"), "reward has the value inf"),
     "a fault found by check-env": (
-        ("check-env", *POINT_TEAM, "+env.fault=dtype"),
+        ("check-env", *POINT_TEAM, "env.fault=dtype"),
         "1 thing wrong with PointTeam",
     ),
 }
@@ -128,7 +128,7 @@ def test_debugging_shows_the_traceback(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_nan_in_training_names_part_update_and_checkpoint(tmp_path: Path) -> None:
     """The dynamics takes 3 updates a round from env step 30 on: its 8th is in the round that ends at 60."""
-    outcome = dima("train", *SMALL, OUT, "+world_model.poison_at=8", cwd=tmp_path)
+    outcome = dima("train", *SMALL, OUT, "world_model.poison_at=8", cwd=tmp_path)
     assert outcome.code == 2
     message = "'dynamics': loss or gradient is not finite at its update 8 .*last good checkpoint: run/checkpoints/30$"
     assert re.search(message, outcome.stderr.strip())
@@ -137,7 +137,7 @@ def test_a_nan_in_training_names_part_update_and_checkpoint(tmp_path: Path) -> N
 
 def test_a_fault_of_the_environment_in_training_keeps_the_run(tmp_path: Path) -> None:
     """Its own step counts begin anew in every instance: the evaluation's are past, the collector's is not."""
-    outcome = dima("train", *SMALL, OUT, "+env.fault=not_finite", "+env.fault_at=85", cwd=tmp_path)
+    outcome = dima("train", *SMALL, OUT, "env.fault=not_finite", "env.fault_at=85", cwd=tmp_path)
     assert outcome.code == 2
     assert re.search(
         r"state\[0\] has the value nan.*last good checkpoint: run/checkpoints/\d+$", outcome.stderr.strip()
@@ -230,7 +230,7 @@ def test_a_sweep_runs_one_after_another(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
-    child = start("train", *SMALL, OUT, "+env.step_s=0.02", cwd=tmp_path)
+    child = start("train", *SMALL, OUT, "env.step_s=0.02", cwd=tmp_path)
     while not (tmp_path / "run/checkpoints/30").exists():
         assert child.exitcode is None
         time.sleep(0.01)

@@ -12,7 +12,7 @@ import torch
 
 from tests.support.commands import SMALL, dima, final_tensors, rows, start
 
-SLOW_STEPS = "+env.step_s=0.004"
+SLOW_STEPS = "env.step_s=0.004"
 """Stretches a run to a second or two, so that a kill finds it at work."""
 
 
@@ -26,6 +26,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_run(run: Path, unbroken: Path) -> None:
+    """Every tensor, every row and every score is the same."""
     for component, expected in final_tensors(unbroken).items():
         got = final_tensors(run)[component]
         assert got.keys() == expected.keys(), component
@@ -98,3 +99,13 @@ def test_runs_killed_while_saving(unbroken: Path, tmp_path: Path, env_steps: int
     assert outcome.code == 0, outcome.stderr
     assert_same_run(tmp_path / "run", unbroken)
     assert not list((tmp_path / "run/checkpoints").glob(".*.writing"))
+
+
+def test_dima_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """The real model: dropout, codebooks, normalisers, a key-value cache in the agent's carry."""
+    dima_smoke = ("env=toy/linear", "world_model=dima", "preset=smoke", "device=cpu", "num_threads=1")
+    assert dima("train", *dima_smoke, "out=unbroken", "env_steps=80", cwd=tmp_path).code == 0
+    assert dima("train", *dima_smoke, "out=run", "env_steps=60", cwd=tmp_path).code == 0
+    outcome = dima("train", "resume=run", "checkpoint=40", "env_steps=80", cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    assert_same_run(tmp_path / "run", tmp_path / "unbroken")

@@ -17,8 +17,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-POINT_TEAM = ("env=custom", "env._target_=tests.support.point_team.PointTeamConfig")
-LINEAR_MODEL = ("world_model=custom", "world_model._target_=tests.support.linear_model.LinearModelConfig")
+POINT_TEAM = ("env._target_=tests.support.point_team.PointTeamConfig",)
+LINEAR_MODEL = ("world_model._target_=tests.support.linear_model.LinearModelConfig",)
 
 SMALL = (
     *POINT_TEAM,
