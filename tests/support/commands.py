@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ def _context() -> multiprocessing.context.ForkServerContext:
 
 
 def _run_child(arguments: list[str], cwd: str, variables: dict[str, str]) -> None:
+    # Started in the background by a script, as CI may be, tests inherit an ignored SIGINT; in a terminal they do not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(cwd)
     os.environ.update({"OMP_NUM_THREADS": "1", "COLUMNS": "200", **variables})
     from dima.run import cli
