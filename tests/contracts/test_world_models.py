@@ -53,7 +53,7 @@ CASES = [
     dima(PAIR, "reveal=none", dead_parameters=AGENT_TOKENS),
     dima(PAIR, "reveal=joint", "sampler.solver=heun"),
     dima(UNEQUAL, "reveal=cumulative", "order=cycle", "num_denoising_steps=5", "normalize_obs=true"),
-    dima(UNEQUAL, "reveal=progressive", "order=random", "first_obs=real"),
+    dima(UNEQUAL, "reveal=progressive", "order=random", "first_obs=real", "target=change"),
     dima(SIX, "reveal=progressive", "order=cycle", "sampler.solver=EDMDPMSolverMultistepScheduler"),
     # Without past actions the layer that would embed them is fed a zero.
     dima(

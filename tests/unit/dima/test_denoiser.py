@@ -227,15 +227,28 @@ def loss_of(model: Denoiser, segment: Segment, seed: int = 5) -> Tensor:
 def loss_row_by_row(model: Denoiser, segment: Segment, *, detach: bool = True, weighted: bool = True) -> Tensor:
     """The loss as the paper's Algorithm 1 words it, one row and one target at a time, through D alone."""
     g = torch.Generator().manual_seed(5)
-    norm, *_, reveal = model._shared
+    norm, target, reveal = model._shared
     batch, size = segment.valid.shape[0], SPEC.state_dim
+    state_std = norm.var.sqrt().float()
+    change_mean, change_std = target._change_norm.mean.float(), target._change_norm.var.sqrt().float()
+
+    def wanted(before: Tensor, after: Tensor) -> Tensor:
+        """What noise is laid on, from states in units of sigma_data."""
+        change = (after - before) * 2 * state_std
+        return (change - change_mean) / change_std / 2 if target.kind == "change" else after
+
+    def reached(before: Tensor, denoised: Tensor) -> Tensor:
+        """The next state, back from that."""
+        change = denoised * 2 * change_std + change_mean
+        return before + change / state_std / 2 if target.kind == "change" else denoised
+
     real = segment.state_valid()
     zero = torch.zeros(size)
     states = [
         [0.5 * norm.normalize(segment.state[i, t]) if real[i, t] else zero for t in range(segment.length + 1)]
         for i in range(batch)
     ]
-    targets = [list(row) for row in states]
+    clean = [list(row) for row in states]
     errors: list[Tensor] = []
     for t in range(2, 5):
         sigma = draw_training_sigmas(batch, g)
@@ -245,14 +258,16 @@ def loss_row_by_row(model: Denoiser, segment: Segment, *, detach: bool = True, w
             if not segment.valid[i, t]:
                 continue
             s = (sigma[i] ** 2 + model.sigma_offset_noise**2).sqrt()
-            noisy = targets[i][t + 1] + s * noise[i]
+            goal = wanted(states[i][t], clean[i][t + 1])
+            noisy = goal + s * noise[i]
             past, action = segment.action[i : i + 1, t - 2 : t], segment.action[i : i + 1, t]
             modulation = model.modulation(sigma[i].reshape(1, 1), past, action, visible[None, i : i + 1])[0]
             context = torch.stack(states[i][t - 2 : t + 1])[None]
             denoised = model.denoise(noisy[None], sigma[i], context, modulation)[0]
             weight = (s**2 + 0.25) / (s * 0.5) ** 2 if weighted else 1.0
-            errors.append((weight * (denoised - targets[i][t + 1]).square()).mean())
-            states[i][t + 1] = denoised.detach() if detach else denoised
+            errors.append((weight * (denoised - goal).square()).mean())
+            fed_back = reached(states[i][t], denoised)
+            states[i][t + 1] = fed_back.detach() if detach else fed_back
     return torch.stack(errors).mean()
 
 
@@ -262,6 +277,7 @@ def loss_row_by_row(model: Denoiser, segment: Segment, *, detach: bool = True, w
         (["reveal=one"], True),
         (["reveal=cumulative", "sigma_offset_noise=0.3"], True),
         (["reveal=progressive", "denoiser.scale_context=true"], True),
+        (["reveal=joint", "target=change"], True),
         (["reveal=one", "denoiser.loss=denoised"], False),
     ],
 )
