@@ -42,16 +42,15 @@ def system_of(fitted: Fitted) -> LinearSystem:
 
 
 def measure(fitted: Fitted, *sampler: str) -> Sampled:
-    """Regress sampled next states on the true effects of the actions; pool the spread around each context's mean."""
+    """Regress how samples move with the actions on the true effects; pool the spread around each context's mean."""
     model, system = fitted.with_sampler(*sampler), system_of(fitted)
-    context, action = fitted.contexts(3000, seed=7)
-    state, joint_action = context.state[:, -1].double().numpy(), action.double().numpy()
-    still = torch.as_tensor(system.predictive_mean(state, np.zeros_like(joint_action)))
-    effects = [torch.as_tensor(joint_action[:, i] @ system.action_gain(i).T) for i in range(2)]
-    moved = draw_next_state(model, context, action, seed=8) - still
+    context, action = fitted.contexts(2000, seed=7)
+    effects = [action[:, i].double() @ torch.as_tensor(system.action_gain(i)).T for i in range(2)]
+    # The same noise with and without actions, so that only what they do is left.
+    moved = draw_next_state(model, context, action, seed=8) - draw_next_state(model, context, 0 * action, seed=8)
     gains = torch.linalg.lstsq(torch.stack(effects, dim=-1).flatten(0, 1), moved.flatten()[:, None]).solution
 
-    few, draws = 32, 200
+    few, draws = 32, 100
     repeated = context[:few].map(lambda tensor: tensor.repeat_interleave(draws, dim=0))
     drawn = draw_next_state(model, repeated, action[:few].repeat_interleave(draws, dim=0), seed=9)
     residual = drawn.unflatten(0, (few, draws))
@@ -94,15 +93,14 @@ def test_one_agent_a_level_shares_one_gain_between_two(one: Fitted, order: str, 
 
     measured, expected = measure(one, *options), theory(one, *options)
 
-    assert sum(measured.gains) == pytest.approx(1.1, abs=0.15), "of the 2 that the truth has"
+    assert sum(measured.gains) == pytest.approx(1.05, abs=0.15), "of the 2 that the truth has"
     assert measured.gains == pytest.approx(expected.gains, abs=0.1)
 
 
-def test_progressive_cycle_comes_close_to_every_agents_due(progressive: Fitted) -> None:
-    for sampler in (PAPER, FINE):
-        measured, expected = measure(progressive, *sampler), theory(progressive, *sampler)
-        assert measured.gains == pytest.approx(expected.gains, abs=0.1)
-        assert min(measured.gains) > 0.8
+@pytest.mark.parametrize("sampler", [PAPER, FINE], ids=["paper", "fine"])
+def test_progressive_cycle_comes_close_to_every_agents_due(progressive: Fitted, sampler: tuple[str, ...]) -> None:
+    measured, expected = measure(progressive, *sampler), theory(progressive, *sampler)
 
-    measured = measure(progressive, *FINE)
-    assert relative_error(measured.covariance, system_of(progressive).predictive_covariance()) < 0.2
+    assert measured.gains == pytest.approx(expected.gains, abs=0.1)
+    assert min(measured.gains) > 0.8
+    assert relative_error(measured.covariance, expected.covariance) < 0.2
