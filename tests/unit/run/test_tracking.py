@@ -85,6 +85,7 @@ def test_nothing_is_imported_for_mirrors_that_are_off(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     open_tracker(config(), tmp_path, {}, pytest.fail).close()
+    assert not [entry.name for entry in tmp_path.iterdir() if entry.name in ("tensorboard", "wandb")]
 
 
 @pytest.mark.slow
