@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,35 @@ class WorldModel(Protocol[StateT]):
 
     def to(self, device: torch.device) -> Any:
         """Move parameters and buffers."""
+        ...
+
+
+@runtime_checkable
+class OrderedWorldModel(Protocol):
+    """A world model that takes in the agents' current actions one after the other: in which order is said at sampling.
+
+    Optional: evaluation compares orders where a model offers them.
+    """
+
+    def with_order(self, order: str | tuple[int, ...]) -> WorldModel[Any]:
+        """The same weights, sampled with the agents in another order; nothing of this model changes.
+
+        Raises:
+            ConfigError: when there is no such order for this number of agents and sampling steps.
+        """
+        ...
+
+    def without_actions(self) -> WorldModel[Any]:
+        """The same weights, sampled with every agent's current action hidden; past actions stay visible."""
+        ...
+
+
+@runtime_checkable
+class StateDecoding(Protocol):
+    """A world model that computes observations from global states: how well it does so is a floor of its errors."""
+
+    def decode_states(self, state: Tensor) -> Tensor:
+        """Observations [B,N,O] for global states [B,S], both in the environment's units."""
         ...
 
 
