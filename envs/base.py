@@ -71,6 +71,25 @@ class MultiAgentEnv(Protocol):
 
 
 @runtime_checkable
+class RestorableEnv(MultiAgentEnv, Protocol):
+    """An environment that can go back to a moment of an episode: what other actions would have done can be tried.
+
+    Optional; `isinstance(env, RestorableEnv)` asks for it.
+    """
+
+    def snapshot(self) -> Any:
+        """All that decides what comes next, as an opaque value that later steps and resets leave alone."""
+        ...
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a `snapshot` that this environment gave, as often as wanted, also after the episode's end.
+
+        What follows `restore` is, for the same actions, what followed `snapshot`, to the bit, chance included.
+        """
+        ...
+
+
+@runtime_checkable
 class EnvConfig(Protocol):
     """What `env._target_` names: a frozen, picklable config that builds its environment."""
 

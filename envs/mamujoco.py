@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from envs.base import EnvError
-from envs.pettingzoo import ObsMode, PettingZooEnv, check_obs_settings
+from envs.mamujoco_env import MamujocoEnv
+from envs.pettingzoo import ObsMode, check_obs_settings
 from worldmodel.config import Config, ConfigError
 
 if TYPE_CHECKING:
@@ -84,12 +85,12 @@ class MamujocoConfig(Config):
         """The name in results, e.g. `mamujoco/halfcheetah-2x3`."""
         return f"mamujoco/{self.scenario.lower()}-{self.partition.replace('|', '-')}"
 
-    def build(self) -> PettingZooEnv:
+    def build(self) -> MamujocoEnv:
         """Load the body; raises `ConfigError` for an unknown partition or joint."""
         # Agents that see the whole state need no local observation: not building one saves time at every step.
         env = make_parallel_env(self, with_observations=self.obs_mode == "local")
         body = env.single_agent_env.spec
-        return PettingZooEnv(
+        return MamujocoEnv(
             env,
             env_id=self.env_id,
             episode_steps=self.episode_steps,

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from envs.toy.system import SystemEnv, circular_window, with_agent_id
+from envs.toy.system import Mixture, SystemEnv, circular_window, with_agent_id
 from worldmodel.config import Config
 from worldmodel.types import EnvSpec
 
@@ -51,15 +51,6 @@ class BimodalConfig(Config):
     def build(self) -> SystemEnv:
         """The environment that plays this system."""
         return SystemEnv(BimodalSystem(self))
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixture:
-    """The law of the next state: two Gaussians. `weight` [2], `mean` [2,...,S], `std` of every coordinate."""
-
-    weight: np.ndarray
-    mean: np.ndarray
-    std: float
 
 
 class BimodalSystem:
@@ -104,15 +95,15 @@ class BimodalSystem:
         mode = int(generator.random() >= self._config.probability)
         return law.mean[mode] + law.std * generator.standard_normal(self._config.state_dim)
 
-    def reward(self, next_state: np.ndarray, action: np.ndarray) -> float:
-        """Minus the mean square of the state; actions are free."""
-        return -float(np.mean(next_state**2))
+    def reward(self, next_state: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """Minus the mean square of the state [..., S]; actions are free."""
+        return -np.mean(next_state**2, axis=-1)
 
-    def is_terminal(self, state: np.ndarray) -> bool:
-        """Whether the state has left the ball of `terminate_beyond`."""
+    def is_terminal(self, state: np.ndarray) -> np.ndarray:
+        """Whether the state [..., S] has left the ball of `terminate_beyond`."""
         limit = self._config.terminate_beyond
-        return limit is not None and bool(np.linalg.norm(state) > limit)
+        return np.linalg.norm(state, axis=-1) > (np.inf if limit is None else limit)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        """Each agent's window of the state, and its id, [N,O]."""
-        return with_agent_id(state[self._window])
+        """Each agent's window of the state [..., S], and its id, [..., N, O]."""
+        return with_agent_id(state[..., self._window])

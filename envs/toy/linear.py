@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from envs.toy.system import SystemEnv, circular_window, with_agent_id
+from envs.toy.system import Mixture, SystemEnv, circular_window, with_agent_id
 from worldmodel.config import Config
 from worldmodel.types import EnvSpec
 
@@ -90,6 +90,10 @@ class LinearSystem:
         """Cov[s' | s, a] [S,S], the same for every state and action."""
         return self._config.noise_std**2 * np.eye(self._config.state_dim)
 
+    def mixture(self, state: np.ndarray, action: np.ndarray) -> Mixture:
+        """The exact law of s' for `state` [..., S] and the joint `action` [..., N, A]: one Gaussian."""
+        return Mixture(np.ones(1), self.predictive_mean(state, action)[None], self._config.noise_std)
+
     def action_gain(self, agent: int) -> np.ndarray:
         """B_i [S,A]: by how much the mean next state moves for each action of `agent`."""
         return self._gain[agent].copy()
@@ -104,15 +108,15 @@ class LinearSystem:
         noise = self._config.noise_std * generator.standard_normal(self._config.state_dim)
         return self.predictive_mean(state, action) + noise
 
-    def reward(self, next_state: np.ndarray, action: np.ndarray) -> float:
-        """Minus the mean square of the state and of the actions, the latter weighted."""
-        return -float(np.mean(next_state**2) + self._config.action_cost * np.mean(action**2))
+    def reward(self, next_state: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """Minus the mean square of the state [..., S] and of the actions [..., N, A], the latter weighted."""
+        return -(np.mean(next_state**2, axis=-1) + self._config.action_cost * np.mean(action**2, axis=(-2, -1)))
 
-    def is_terminal(self, state: np.ndarray) -> bool:
-        """Whether the state has left the ball of `terminate_beyond`."""
+    def is_terminal(self, state: np.ndarray) -> np.ndarray:
+        """Whether the state [..., S] has left the ball of `terminate_beyond`."""
         limit = self._config.terminate_beyond
-        return limit is not None and bool(np.linalg.norm(state) > limit)
+        return np.linalg.norm(state, axis=-1) > (np.inf if limit is None else limit)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        """Each agent's window of the state, and its id, [N,O]."""
-        return with_agent_id(state[self._window])
+        """Each agent's window of the state [..., S], and its id, [..., N, O]."""
+        return with_agent_id(state[..., self._window])

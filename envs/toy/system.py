@@ -5,6 +5,8 @@ The state is rounded to float32 after every step: the state that a model sees is
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from typing import Protocol
 
 import numpy as np
@@ -13,8 +15,20 @@ from envs.base import EnvError, Observed, StepResult
 from worldmodel.types import EnvSpec
 
 
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """The law of the next state: W Gaussians. `weight` [W], `mean` [W,...,S], `std` of every coordinate."""
+
+    weight: np.ndarray
+    mean: np.ndarray
+    std: float
+
+
 class System(Protocol):
-    """What `SystemEnv` plays. States are float64 [S], actions float64 [N,A] in [-1, 1]."""
+    """What `SystemEnv` plays. States are float64 [S], actions float64 [N,A] in [-1, 1].
+
+    Where a shape says "...", any axes may come before, so that a batch is computed at once.
+    """
 
     @property
     def spec(self) -> EnvSpec:
@@ -25,21 +39,34 @@ class System(Protocol):
         """Draw the state in which an episode begins."""
         ...
 
+    def mixture(self, state: np.ndarray, action: np.ndarray) -> Mixture:
+        """The exact law p(s' | s, a) for `state` [..., S] and the joint `action` [..., N, A]."""
+        ...
+
     def next_state(self, state: np.ndarray, action: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Draw the next state from the law p(s' | s, a)."""
         ...
 
-    def reward(self, next_state: np.ndarray, action: np.ndarray) -> float:
-        """The team's reward for `action`, which led to `next_state`."""
+    def reward(self, next_state: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """The team's reward [...] for `action` [..., N, A], which led to `next_state` [..., S]."""
         ...
 
-    def is_terminal(self, state: np.ndarray) -> bool:
-        """Whether the task itself ends here."""
+    def is_terminal(self, state: np.ndarray) -> np.ndarray:
+        """Whether the task itself ends in `state` [..., S]: bool [...]."""
         ...
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        """What each agent sees of `state`, [N,O]."""
+        """What each agent sees of `state` [..., S], [..., N, O]."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemSnapshot:
+    """A moment of an episode. `generator`: None before the first reset and after an episode's end."""
+
+    state: np.ndarray
+    step_count: int
+    generator: np.random.Generator | None
 
 
 class SystemEnv:
@@ -69,12 +96,21 @@ class SystemEnv:
         controls = np.clip(np.asarray(action, np.float64), -1.0, 1.0)
         observed = self._arrive(self.system.next_state(self._state, controls, self._generator))
         self._step_count += 1
-        reward = self.system.reward(self._state, controls)
-        terminated = self.system.is_terminal(self._state)
+        reward = float(self.system.reward(self._state, controls))
+        terminated = bool(self.system.is_terminal(self._state))
         truncated = self._step_count >= self.spec.episode_steps
         if terminated or truncated:
             self._generator = None
         return StepResult(*observed, reward, terminated, truncated, {})
+
+    def snapshot(self) -> SystemSnapshot:
+        """The state, the step and the generator: the noise to come is part of what comes back."""
+        return SystemSnapshot(self._state, self._step_count, copy.deepcopy(self._generator))
+
+    def restore(self, snapshot: SystemSnapshot) -> None:
+        """Go back to `snapshot`; the same noise is drawn again."""
+        self._state, self._step_count = snapshot.state, snapshot.step_count
+        self._generator = copy.deepcopy(snapshot.generator)
 
     def render(self) -> np.ndarray:
         """Refused: a system of formulas has no picture."""
@@ -96,5 +132,7 @@ def circular_window(num_agents: int, state_dim: int, obs_size: int) -> np.ndarra
 
 
 def with_agent_id(own: np.ndarray) -> np.ndarray:
-    """[N,X] -> [N,X+N]: append the one-hot agent id."""
-    return np.concatenate([own, np.eye(len(own))], axis=1)
+    """[..., N, X] -> [..., N, X+N]: append the one-hot agent id."""
+    num_agents = own.shape[-2]
+    identity = np.broadcast_to(np.eye(num_agents), (*own.shape[:-1], num_agents))
+    return np.concatenate([own, identity], axis=-1)
