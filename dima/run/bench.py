@@ -24,7 +24,7 @@ from rich.table import Table
 
 from dima.run.assemble import Learner, build_learner
 from dima.run.console import announce, say
-from dima.run.folder import default_path, write_whole
+from dima.run.folder import default_path
 from dima.run.hydra_app import chosen_groups, run_app
 from dima.run.manifest import describe_code, describe_hardware, describe_versions
 from dima.run.optimize import PartOptimizer
@@ -33,6 +33,7 @@ from dima.run.settings import TrainSettings, read_settings
 from envs.collector import Collector
 from envs.random_agent import RandomAgent
 from imagination.rollout import imagine
+from worldmodel.atomic import write_whole
 from worldmodel.config import Config, ConfigError
 from worldmodel.replay import Replay
 

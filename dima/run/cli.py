@@ -15,6 +15,9 @@ from dima.run.messages import is_user_error, nearest, one_line
 _COMMANDS = {
     "train": "learn a world model, and a team's policies inside it",
     "evaluate": "real episodes with a trained policy",
+    "collect": "a dataset of real episodes",
+    "fit": "a world model learned offline from a dataset",
+    "predict": "how far a world model can be trusted, across agent orders",
     "play": "a video of a real episode",
     "check-env": "what, if anything, is wrong with an environment",
     "bench": "how fast each stage runs on this machine",
@@ -59,9 +62,16 @@ def _run(command: str, arguments: list[str]) -> int:
     if command not in _COMMANDS:
         raise ValueError(f"unknown command {nearest(command, _COMMANDS)} (commands: {', '.join(_COMMANDS)})")
     module = importlib.import_module(f"dima.run.{command.replace('-', '_')}")
+    arguments = [_respelt(command, argument) for argument in arguments]
     sys.argv = [f"dima {command}", *_with_defaults(command, _for_plug_ins(arguments))]
     module.main()
     return 0
+
+
+def _respelt(command: str, argument: str) -> str:
+    """`dima collect policy=...` says who acts; to Hydra, `policy` is the group of settings of `dima train`."""
+    says_who = command == "collect" and argument.startswith("policy=")
+    return argument.replace("policy=", "behaviour=", 1) if says_who else argument
 
 
 def _for_plug_ins(arguments: list[str]) -> list[str]:
@@ -80,7 +90,7 @@ def _for_plug_ins(arguments: list[str]) -> list[str]:
 def _with_defaults(command: str, arguments: list[str]) -> list[str]:
     """The command line with what this machine suggests: preset=paper for a GPU, unless the user says otherwise."""
     keys = {argument.split("=", 1)[0] for argument in arguments}
-    if command not in ("train", "bench") or "preset" in keys or "resume" in keys or "device=cpu" in arguments:
+    if command not in ("train", "bench", "fit") or "preset" in keys or "resume" in keys or "device=cpu" in arguments:
         return arguments
     import torch
 

@@ -39,10 +39,14 @@ def announce(command: str, facts: Mapping[str, Any]) -> None:
 class Progress:
     """A bar with env steps, return, imagined steps per second and time left; plain lines where there is no terminal."""
 
-    def __init__(self, env_steps: int, total: int) -> None:
-        """Begin at `env_steps` of `total`; the bar appears with the first row, when nothing can go wrong unseen."""
+    def __init__(self, first: int, total: int, counted: str = "env steps") -> None:
+        """Begin at `first` of `total`; the bar appears with the first row, when nothing can go wrong unseen.
+
+        `counted`: what is counted, in words; rows hold the number under that name, with underscores.
+        """
         self._total = total
-        self._first = env_steps
+        self._first = first
+        self._counted = counted
         self._began = time.monotonic()
         self._last_line = self._began
         self._figures: dict[str, str] = {}
@@ -51,29 +55,29 @@ class Progress:
 
     def show(self, row: Mapping[str, float]) -> None:
         """Take in one row of metrics."""
-        env_steps = int(row["env_steps"])
+        count = int(row[self._counted.replace(" ", "_")])
         for name, label, form in _FIGURES:
             if name in row:
                 self._figures[label] = form.format(row[name])
         if self._is_terminal:
-            self._bar = self._bar or _open_bar(self._first, self._total)
+            self._bar = self._bar or _open_bar(self._first, self._total, self._counted)
             text = "  ".join(f"{label} {value}" for label, value in self._figures.items())
-            self._bar.update(self._bar.task_ids[0], completed=env_steps, figures=text)
+            self._bar.update(self._bar.task_ids[0], completed=count, figures=text)
         elif "eval/return_mean" in row or time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
             figures = "".join(f", {label} {value}" for label, value in self._figures.items())
-            say(f"{env_steps}/{self._total} env steps{figures}, {self._left(env_steps)} left")
+            say(f"{count}/{self._total} {self._counted}{figures}, {self._left(count)} left")
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.stop()
 
-    def _left(self, env_steps: int) -> str:
-        advanced = env_steps - self._first
+    def _left(self, count: int) -> str:
+        advanced = count - self._first
         if advanced <= 0:
             return "unknown time"
-        seconds = (self._total - env_steps) * (time.monotonic() - self._began) / advanced
+        seconds = (self._total - count) * (time.monotonic() - self._began) / advanced
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
 
@@ -101,18 +105,20 @@ _FIGURES = (
     ("episode/return", "return", "{:.1f}"),
     ("eval/return_mean", "evaluation", "{:.1f}"),
     ("imagination/steps_per_s", "imagined steps/s", "{:.0f}"),
+    ("world_model/loss", "loss", "{:.4f}"),
+    ("held_out/loss", "held out", "{:.4f}"),
 )
 
 
 class _StepsColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Env steps so far and in all."""
-        return Text(f"{int(task.completed)}/{int(task.total or 0)} env steps")
+        """How many so far and in all."""
+        return Text(f"{int(task.completed)}/{int(task.total or 0)} {task.description}")
 
 
-def _open_bar(env_steps: int, total: int) -> RichProgress:
+def _open_bar(first: int, total: int, counted: str) -> RichProgress:
     bar = RichProgress(BarColumn(20), _StepsColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
-    bar.add_task("train", total=total, completed=env_steps, figures="")
+    bar.add_task(counted, total=total, completed=first, figures="")
     bar.start()
     return bar
 

@@ -10,12 +10,13 @@ from omegaconf import DictConfig
 
 from dima.run.console import StepCounter, announce, print_scores, say
 from dima.run.evaluation import Evaluator
-from dima.run.folder import RunFolder, new_path, write_whole
+from dima.run.folder import RunFolder, new_path
 from dima.run.hydra_app import run_app
 from dima.run.runtime import DeviceChoice, derive_seeds
 from dima.run.saved_run import SavedRun, open_run
 from dima.run.settings import read_settings
 from imagination.agent import PolicyAgent
+from worldmodel.atomic import write_whole
 from worldmodel.config import Config
 
 

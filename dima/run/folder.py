@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dima.run.checkpoint import CheckpointStore
+from worldmodel.atomic import write_whole
 
 _CONFIG, _MANIFEST, _METRICS, _SCORES = "config.yaml", "manifest.json", "metrics.jsonl", "scores.json"
 
@@ -152,16 +153,6 @@ def new_path(parent: Path, name: str) -> Path:
     while path.exists():
         path, number = parent / f"{name}-{now}-{number}", number + 1
     return path
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text` in one move, on the disk before it returns."""
-    beside = path.with_name(f".{path.name}.writing")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def _read_json(path: Path, default: dict[str, Any]) -> dict[str, Any]:

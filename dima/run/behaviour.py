@@ -1,0 +1,170 @@
+"""Who acts in each episode of a dataset: random actions, correlated noise, or the policies of a run at several ages.
+
+An episode is a pure function of the dataset's seed and its number, so any worker may play it, in any order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dima.run.folder import RunFolder
+from dima.run.runtime import derive_seed
+from dima.run.saved_run import open_run
+from envs.base import EnvConfig
+from envs.collector import Collector
+from envs.ou_agent import OrnsteinUhlenbeckAgent
+from envs.random_agent import RandomAgent
+from envs.stream import episode_seed
+from imagination.agent import PolicyAgent
+from worldmodel.config import Config, ConfigError
+from worldmodel.protocol import Agent
+from worldmodel.types import EnvSpec, Trajectory
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseConfig(Config):
+    """The correlated noise of `policy=ou`; each episode draws its own values, log-uniformly in these ranges."""
+
+    std: tuple[float, ...]
+    """[low, high] of the noise's standard deviation before clipping to [-1, 1]."""
+    time_steps: tuple[float, ...]
+    """[low, high] of the env steps after which the correlation has fallen to 1/e."""
+
+    def validate(self) -> None:
+        """Refuse empty ranges."""
+        for name in ("std", "time_steps"):
+            value = getattr(self, name)
+            self.require(len(value) == 2 and 0 < value[0] <= value[1], name, "[low, high] with 0 < low <= high")
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureConfig(Config):
+    """Shares of the episodes of `policy=mixture`; without a run, random and noise share them all."""
+
+    random: float
+    """Uniformly random actions."""
+    ou: float
+    """Correlated noise."""
+    checkpoints: float
+    """The run's policies, sampled, spread evenly over its checkpoints."""
+
+    def validate(self) -> None:
+        """Refuse negative shares and a mixture of nothing."""
+        for name in ("random", "ou", "checkpoints"):
+            self.require(getattr(self, name) >= 0, name, "at least 0")
+        self.require(self.random + self.ou > 0, "random", "above 0, or ou above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Behaviour:
+    """Who acts in one episode."""
+
+    kind: str
+    """`random`, `ou` or `policy`."""
+    run: str | None = None
+    checkpoint: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As dataset.json spells it."""
+        return self.kind if self.checkpoint is None else f"policy@{self.checkpoint:08d}"
+
+
+def plan(policy: str, run: str | None, mixture: MixtureConfig, episodes: int) -> list[Behaviour]:
+    """The behaviour of each episode, mixed evenly along the dataset.
+
+    Raises:
+        ConfigError: for an unknown policy.
+        RunFolderError: when a run is not there.
+    """
+    if policy == "random" or policy == "ou":
+        return [Behaviour(policy)] * episodes
+    if policy.startswith("run:"):
+        path = policy.removeprefix("run:")
+        return [Behaviour("policy", path, _checkpoints(path)[-1])] * episodes
+    if policy != "mixture":
+        raise ConfigError(f"policy = {policy!r}: expected random, ou, run:DIR or mixture")
+    shares = {Behaviour("random"): mixture.random, Behaviour("ou"): mixture.ou}
+    if run is not None:
+        steps = _checkpoints(run)
+        shares |= {Behaviour("policy", run, step): mixture.checkpoints / len(steps) for step in steps}
+    return _spread(shares, episodes)
+
+
+def play_episode(env_config: EnvConfig, behaviour: Behaviour, noise: NoiseConfig, seed: int, number: int) -> Trajectory:
+    """Play episode `number` of the dataset with `seed`, from reset to its end.
+
+    Raises:
+        EnvError: when the environment breaks its contract.
+        ConfigError: when the policy was trained on another task.
+    """
+    collector = Collector(env_config, 1, _collector_seed(seed, number))
+    try:
+        agent = _agent(behaviour, collector.spec, noise, derive_seed(seed, f"behaviour/{number}"))
+        (trajectory,) = collector.collect(agent, num_episodes=1)
+    finally:
+        collector.close()
+    return trajectory
+
+
+def dataset_episode_seed(seed: int, number: int) -> int:
+    """What the environment is reset with for episode `number` of the dataset with `seed`."""
+    return episode_seed(_collector_seed(seed, number), stream=0, episode=0)
+
+
+def _collector_seed(seed: int, number: int) -> int:
+    return derive_seed(seed, f"episode/{number}")
+
+
+def _spread(shares: dict[Behaviour, float], episodes: int) -> list[Behaviour]:
+    """Each behaviour in proportion to its share: episode by episode, the one that is most behind is next."""
+    total, taken = sum(shares.values()), dict.fromkeys(shares, 0)
+    chosen: list[Behaviour] = []
+    for number in range(1, episodes + 1):
+        behind = {behaviour: number * share / total - taken[behaviour] for behaviour, share in shares.items()}
+        following = max(behind, key=lambda behaviour: behind[behaviour])
+        taken[following] += 1
+        chosen.append(following)
+    return chosen
+
+
+def _checkpoints(run: str) -> list[int]:
+    steps = RunFolder.open(Path(run)).checkpoints().steps()
+    if not steps:
+        raise ConfigError(f"run {run!r} holds no checkpoint")
+    return steps
+
+
+def _agent(behaviour: Behaviour, spec: EnvSpec, noise: NoiseConfig, seed: int) -> Agent[Any]:
+    generator = torch.Generator().manual_seed(seed)
+    if behaviour.kind == "random":
+        return RandomAgent(spec, generator)
+    if behaviour.kind == "ou":
+        draw = np.random.default_rng(seed)
+        std, time_steps = (_log_uniform(draw, *bounds) for bounds in (noise.std, noise.time_steps))
+        return OrnsteinUhlenbeckAgent(spec, std=std, time_steps=time_steps, generator=generator)
+    assert behaviour.run is not None
+    assert behaviour.checkpoint is not None
+    saved = _opened(behaviour.run, behaviour.checkpoint)
+    if saved.learner.spec != spec:
+        raise ConfigError(
+            f"the policy of {behaviour.run} was trained on {saved.learner.spec.env_id}, with other sizes or versions"
+            f" than {spec.env_id} has here; give its env=... and options"
+        )
+    return PolicyAgent(saved.learner.model, saved.learner.mappo.policy, generator, deterministic=False)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(run: str, checkpoint: int) -> Any:
+    return open_run(run, checkpoint, "cpu", 1, "collect")
+
+
+def _log_uniform(draw: np.random.Generator, low: float, high: float) -> float:
+    return math.exp(draw.uniform(math.log(low), math.log(high)))

@@ -1,0 +1,50 @@
+"""Independent jobs in processes of their own, their results as they come; with one worker, in this process."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import torch
+
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
+
+
+def run_jobs(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], num_workers: int) -> Iterator[ResultT]:
+    """Yield `work(job)` for each of `jobs`, in the order in which they finish; the first error ends it.
+
+    `work` and the jobs must be picklable when there is more than one worker. The processes end with this one, however
+    it ends.
+    """
+    if num_workers == 1:
+        yield from map(work, jobs)
+        return
+    pool = concurrent.futures.ProcessPoolExecutor(
+        num_workers, multiprocessing.get_context("spawn"), initializer=_begin_worker, initargs=(os.getpid(),)
+    )
+    try:
+        waiting = [pool.submit(work, job) for job in jobs]
+        for finished in concurrent.futures.as_completed(waiting):
+            yield finished.result()
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise ValueError("a worker process died (killed, or out of memory); go on with fewer: num_workers=1") from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin_worker(parent: int) -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A killed parent tells nobody: look for it, so that no worker goes on without one."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
