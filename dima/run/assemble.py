@@ -6,6 +6,7 @@ The order in which weights are initialised is fixed here, so a seed means the sa
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -37,22 +38,42 @@ class Learner:
         Raises:
             ValueError: when they were saved by a model of other sizes.
         """
-        try:
-            self.model.load_state_dict(components["world_model"])
-            self.mappo.load_state_dict(components["policy"])
-        except RuntimeError as error:
-            text = " ".join(str(error).split())
-            raise ValueError(f"the checkpoint does not fit the model that config.yaml describes: {text}") from error
+        load_weights(lambda: self.model.load_state_dict(components["world_model"]))
+        load_weights(lambda: self.mappo.load_state_dict(components["policy"]))
 
     def describe_parameters(self) -> str:
         """`num_parameters` in words."""
-        return ", ".join(f"{name} {number:,}" for name, number in self.num_parameters().items())
+        return describe_parameters(self._modules())
 
-    def num_parameters(self) -> dict[str, int]:
+    def load_weights(load: Callable[[], object]) -> None:
+    """Call `load`, and say so where what was saved does not fit what config.yaml describes.
+
+    Raises:
+        ValueError: when weights have other names or sizes.
+    """
+    try:
+        load()
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"the checkpoint does not fit the model that config.yaml describes: {text}") from error
+
+
+def num_parameters(self) -> dict[str, int]:
         """Trainable parameters of each part, of the actor and of the critic."""
-        parts: dict[str, torch.nn.Module] = dict(self.model.parts())
-        parts |= {"actor": self.mappo.policy, "critic": self.mappo.critic}
-        return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
+        return num_parameters(self._modules())
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {**self.model.parts(), "actor": self.mappo.policy, "critic": self.mappo.critic}
+
+
+def num_parameters(modules: Mapping[str, torch.nn.Module]) -> dict[str, int]:
+    """Trainable parameters of each of `modules`."""
+    return {name: sum(p.numel() for p in module.parameters() if p.requires_grad) for name, module in modules.items()}
+
+
+def describe_parameters(modules: Mapping[str, torch.nn.Module]) -> str:
+    """The numbers of trainable parameters, in words."""
+    return ", ".join(f"{name} {number:,}" for name, number in num_parameters(modules).items()) or "none"
 
 
 def build_learner(settings: TrainSettings) -> Learner:

@@ -52,7 +52,7 @@ class CollectSettings(Config):
     env: Any
     """An `EnvConfig`."""
     behaviour: str
-    """Who acts, said as `policy=...`: `random`, `ou` (correlated noise), `run:DIR` (the newest policy of a run), or `mixture`."""
+    """Who acts, said as `policy=...`: `random`, `ou` (correlated noise), `run:DIR` (its newest policy) or `mixture`."""
     run: str | None
     """With `mixture`: the run whose checkpoints take part; null: random actions and noise only."""
     episodes: int

@@ -115,18 +115,19 @@ class RunFolder:
         """Replace scores.json."""
         write_whole(self.path / _SCORES, json.dumps(scores, indent=1) + "\n")
 
-    def cut_after(self, env_steps: int) -> None:
-        """Drop metrics and scores measured after `env_steps`: a run that goes on from there writes them again.
+    def cut_after(self, step: int, counted: str = "env_steps") -> None:
+        """Drop metrics and scores measured after `step`: a run that goes on from there writes them again.
 
-        With `env_steps` -1 everything goes. A half-written last line, left by a crash, goes too.
+        `counted`: the figure in each row that tells how far the run was. With `step` -1 everything goes. A half-written
+        last line, left by a crash, goes too.
         """
         if self.metrics_file.exists():
             rows = (_parse_row(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines())
-            kept = [json.dumps(row) for row in rows if row is not None and row["env_steps"] <= env_steps]
+            kept = [json.dumps(row) for row in rows if row is not None and row[counted] <= step]
             write_whole(self.metrics_file, "".join(line + "\n" for line in kept))
         scores = self.read_scores()
         if scores:
-            scores["evaluations"] = [e for e in scores["evaluations"] if e["env_steps"] <= env_steps]
+            scores["evaluations"] = [e for e in scores["evaluations"] if e[counted] <= step]
             self.write_scores(scores)
 
     def remove(self) -> None:

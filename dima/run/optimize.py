@@ -7,6 +7,7 @@ synchronisation: a step with a loss or gradient that is not finite is skipped on
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import torch
@@ -29,11 +30,35 @@ def split_by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Param
     return [p for p in parameters if id(p) in decayed], [p for p in parameters if id(p) not in decayed]
 
 
+@dataclasses.dataclass(frozen=True)
+class LearningRateDecay:
+    """A linear fall of the learning rate at the end of a fit whose length is known."""
+
+    final: float
+    """What is left of the learning rate at the last update, relative to the first."""
+    begin: float
+    """Share of the updates after which it begins to fall."""
+    updates: int = 0
+    """Length of the fit; 0: unknown, and nothing falls."""
+
+    def over(self, updates: int) -> LearningRateDecay:
+        """The same for a fit of `updates`."""
+        return dataclasses.replace(self, updates=updates)
+
+    def factor(self, update: int) -> float:
+        """What `update`, counted from 0, multiplies the learning rate with."""
+        first, last = self.begin * self.updates, self.updates - 1
+        if update <= first or last <= first:
+            return 1.0
+        return 1.0 - (1.0 - self.final) * min(1.0, (update - first) / (last - first))
+
+
 class PartOptimizer:
     """Fits one part: exactly one optimiser step per batch."""
 
-    def __init__(self, name: str, part: TrainablePart) -> None:
+    def __init__(self, name: str, part: TrainablePart, decay: LearningRateDecay | None = None) -> None:
         """Optimise `part` by its own `optim` settings; `name` is used in messages."""
+        self._decay = decay
         self.name = name
         self.part = part
         self.updates = 0
@@ -47,7 +72,8 @@ class PartOptimizer:
     def learning_rate(self) -> float:
         """The rate of the next update: rises linearly over `warmup_updates`, the first of which already moves."""
         warmup = self._config.warmup_updates
-        return self._config.learning_rate * min(1.0, (self.updates + 1) / max(warmup, 1))
+        factor = 1.0 if self._decay is None else self._decay.factor(self.updates)
+        return self._config.learning_rate * min(1.0, (self.updates + 1) / max(warmup, 1)) * factor
 
     def update(self, segment: Segment, generator: torch.Generator) -> dict[str, Tensor]:
         """Take one step on `segment` and return detached metrics by name, `NAME_loss` and `NAME_grad_norm` among them.

@@ -41,11 +41,11 @@ class RunLog:
         scores["evaluations"].append({"env_steps": env_steps, "returns": returns})
         self.folder.write_scores(scores)
 
-    def write_checkpoint(self, env_steps: int, components: dict[str, Any], counters: dict[str, Any]) -> None:
-        """Save everything, and note in the manifest how long the run has taken."""
-        self._store.save(env_steps, components, {**counters, "time_s": self.time_s})
+    def write_checkpoint(self, step: int, components: dict[str, Any], counters: dict[str, Any]) -> None:
+        """Save everything as checkpoint `step`, and note in the manifest how long the run has taken."""
+        self._store.save(step, components, {**counters, "time_s": self.time_s})
         manifest = self.folder.read_manifest()
-        self.folder.write_manifest({**manifest, "env_steps": env_steps, "wall_time_s": round(self.time_s, 3)})
+        self.folder.write_manifest({**manifest, "env_steps": step, "wall_time_s": round(self.time_s, 3)})
 
     def close(self) -> None:
         """Finish the mirrors and leave the progress bar as it stands. Closing twice does nothing."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
-from dima.run.assemble import Learner, build_learner
+import torch
+
+from dima.run.assemble import Learner, build_learner, load_weights
 from dima.run.checkpoint import Checkpoint, CheckpointError
 from dima.run.folder import RunFolder
-from dima.run.runtime import DeviceChoice
+from dima.run.runtime import DeviceChoice, choose_device, default_threads, limit_threads
 from dima.run.settings import TrainSettings, load_config, read_settings
 from worldmodel.config import ConfigError
+from worldmodel.protocol import WorldModel
+from worldmodel.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +50,55 @@ def open_run(run: str, checkpoint: int | str, device: DeviceChoice, num_threads:
         CheckpointError: naming what is damaged and, where there is one, the older checkpoint that is whole.
     """
     folder = RunFolder.open(Path(run))
-    saved: TrainSettings = read_settings(load_config(folder.config_file))
+    saved = read_settings(load_config(folder.config_file))
+    if not isinstance(saved, TrainSettings):
+        raise ConfigError(f"{run} was fitted offline: it holds a world model, but no policy")
     settings = dataclasses.replace(saved, device=device, num_threads=num_threads or saved.num_threads)
     loaded = load_or_offer(folder, parse_checkpoint(checkpoint), f"dima {command} run={run}", ("world_model", "policy"))
     learner = build_learner(settings)
     learner.load(loaded.components)
     return SavedRun(folder, settings, learner, loaded.env_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModel:
+    """A world model as one checkpoint left it, whoever learned it: `dima train` or `dima fit`."""
+
+    path: Path
+    model: WorldModel[Any]
+    spec: EnvSpec
+    device: torch.device
+    settings: Any
+    """What the run was told: `TrainSettings` or `FitSettings`."""
+    step: int
+    """Of the checkpoint: env steps of training, updates of fitting."""
+    manifest: dict[str, Any]
+
+
+def open_model(
+    run: str, checkpoint: int | str, device: DeviceChoice, num_threads: int | None, command: str
+) -> SavedModel:
+    """Rebuild the world model of the run folder `run` and load a checkpoint into it.
+
+    Raises:
+        RunFolderError: when there is no such run.
+        CheckpointError: naming what is damaged and, where there is one, the older checkpoint that is whole.
+    """
+    folder = RunFolder.open(Path(run))
+    settings = read_settings(load_config(folder.config_file))
+    chosen = choose_device(device)
+    limit_threads(num_threads or settings.num_threads or default_threads())
+    loaded = load_or_offer(folder, parse_checkpoint(checkpoint), f"dima {command} run={run}", ("world_model",))
+    env = settings.env.build()
+    try:
+        spec = env.spec
+    finally:
+        env.close()
+    model = settings.world_model.build(spec)
+    load_weights(lambda: model.load_state_dict(loaded.components["world_model"]))
+    model.to(chosen)
+    model.train(False)
+    return SavedModel(folder.path, model, spec, chosen, settings, loaded.env_steps, folder.read_manifest())
 
 
 def load_or_offer(

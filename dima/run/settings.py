@@ -117,8 +117,8 @@ def load_config(path: Path) -> DictConfig:
     return config
 
 
-def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Change values of a saved run's configuration in place, as the command line of `dima train resume=RUN` says.
+def apply_overrides(config: DictConfig, overrides: Sequence[str], changeable: Sequence[str] = FREE_ON_RESUME) -> None:
+    """Change values of a saved run's configuration in place, as a command line with resume=RUN says.
 
     Raises:
         ConfigError: when an override names something that is not there, or that a run keeps.
@@ -128,8 +128,8 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
         key = override.key_or_group
         if key in OWN_ON_RESUME:
             continue
-        if key.split(".")[0] not in FREE_ON_RESUME or key == "trainer.num_envs":
-            free = ", ".join(FREE_ON_RESUME)
+        if key.split(".")[0] not in changeable or key == "trainer.num_envs":
+            free = ", ".join(changeable)
             raise ConfigError(f"{override.input_line}: with resume=RUN only {free} may change; the rest a run keeps")
         if override.is_delete() or OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
             raise ConfigError(f"{override.input_line}: the saved run has no value {key!r} to change")
@@ -171,7 +171,9 @@ def _explain(error: BaseException) -> str:
     root: BaseException = error
     while root.__cause__ is not None:
         root = root.__cause__
-    text = " ".join(str(root).split()).removeprefix("TrainSettings.")
+    text = " ".join(str(root).split())
+    for settings in ("TrainSettings.", "FitSettings.", "CollectSettings.", "PredictSettings."):
+        text = text.removeprefix(settings)
     place = next((line.split(":", 1)[1].strip() for line in str(error).splitlines() if "full_key:" in line), "")
     where = f"in {place}: " if place else ""
     if isinstance(root, TypeError) and "unexpected keyword argument" in text:

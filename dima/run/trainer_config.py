@@ -76,9 +76,17 @@ class TrainerConfig(Config):
             ConfigError: when the updates are listed by part and `part` is not among them.
         """
         is_first = training_round == 1 and self.first_updates is not None
-        updates = self.first_updates if is_first else self.updates
-        if not isinstance(updates, dict):
-            return updates or 0
-        if part not in updates:
-            raise ConfigError(f"trainer.updates = {updates}: expected a number for the world model's part {part!r}")
-        return updates[part]
+        return updates_of((self.first_updates if is_first else self.updates) or 0, part)
+
+
+def updates_of(updates: Updates, part: str) -> int:
+    """The number of updates for `part`.
+
+    Raises:
+        ConfigError: when the updates are listed by part and `part` is not among them.
+    """
+    if not isinstance(updates, dict):
+        return updates
+    if part not in updates:
+        raise ConfigError(f"updates = {updates}: expected a number for the world model's part {part!r}")
+    return updates[part]
