@@ -1,11 +1,13 @@
 """Which agents' actions each noise level may see: the order of the agents, and how much of it is revealed.
 
 `one` is the paper: a noise level sees one agent's current action. `cumulative` and `progressive` keep every action
-once revealed, so that the last levels see the whole joint action; `joint` and `none` are the two ablations.
+once revealed, so that the last levels see the whole joint action; `joint` and `none` are the two ablations. A ladder of
+two phases reveals all agents in its first one.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -44,10 +46,17 @@ def conditioning_order(order: Order, num_agents: int, num_steps: int) -> tuple[i
     agents = tuple(agent - 1 for agent in order)
     if len(agents) != num_steps or set(agents) != set(range(num_agents)):
         raise ConfigError(
-            f"order = {list(order)}: expected {num_steps} agent numbers, one a denoising step,"
-            f" with each of 1..{num_agents} among them"
+            f"order = {list(order)}: expected {num_steps} agent numbers, with each of 1..{num_agents} among them"
         )
     return agents
+
+
+def _places(num_steps: int, num_agents: int, num_reveal_steps: int | None) -> list[int]:
+    """How far along the order each step is, from 0: a place a step, or the agents evenly over the reveal steps."""
+    if num_reveal_steps is None:
+        return list(range(num_steps))
+    shown = [-(-num_agents * (step + 1) // num_reveal_steps) for step in range(num_steps)]
+    return [min(count, num_agents) - 1 for count in shown]
 
 
 class ActionReveal(nn.Module):
@@ -55,9 +64,17 @@ class ActionReveal(nn.Module):
 
     masks: Tensor
     num_shown: Tensor
+    places: Tensor
     sigmas: Tensor
 
-    def __init__(self, reveal: Reveal, order: Order, num_agents: int, sigmas: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        reveal: Reveal,
+        order: Order,
+        num_agents: int,
+        sigmas: tuple[float, ...],
+        num_reveal_steps: int | None = None,
+    ) -> None:
         """Precompute the masks of a fixed order.
 
         Args:
@@ -65,39 +82,55 @@ class ActionReveal(nn.Module):
             order: the sequence of agents; `random` draws balanced permutations anew at each call.
             num_agents: N.
             sigmas: the sampler's ladder, the final 0 included (J + 1 numbers for J steps).
+            num_reveal_steps: by which step everybody is shown, `order` naming each agent once; several agents a step
+                where there are more agents than steps. None: `order` is of all J steps.
+
+        Raises:
+            ConfigError: when the order does not fit, or `num_reveal_steps` is given to a reveal that never shows all.
         """
         super().__init__()
         self.reveal = reveal
         self.num_agents = num_agents
         self.num_steps = len(sigmas) - 1
         everyone = reveal in ("joint", "none")
-        self.agents = None if everyone else conditioning_order(order, num_agents, self.num_steps)
-        representative = self.agents or tuple(step % num_agents for step in range(self.num_steps))
+        if reveal == "one" and num_reveal_steps is not None:
+            raise ConfigError(
+                "reveal = one with sampler.reveal_sigma: expected reveal=progressive or cumulative, which end with"
+                " everybody shown, or sampler.reveal_sigma=null"
+            )
+        self.order_length = self.num_steps if num_reveal_steps is None else num_agents
+        places = _places(self.num_steps, num_agents, num_reveal_steps)
+        self.register_buffer("places", torch.tensor(places), persistent=False)
+        self.agents = None if everyone else conditioning_order(order, num_agents, self.order_length)
+        representative = self.agents or tuple(step % num_agents for step in range(self.order_length))
         masks = self._masks_of(torch.tensor(representative))
         # Buffers follow the module to its device, but are no state: they are derived from the configuration.
         self.register_buffer("masks", masks, persistent=False)
         self.register_buffer("num_shown", masks.sum(dim=1), persistent=False)
         self.register_buffer("sigmas", torch.tensor(sigmas), persistent=False)
         self._random = not everyone and self.agents is None
+        counts = [0, *masks.sum(dim=1).tolist()]
+        # For each step, whether it shows more agents than the one before; the same for every order that may be drawn.
+        self.grows = tuple(now > before for before, now in itertools.pairwise(counts))
 
     def _masks_of(self, agents: Tensor) -> Tensor:
-        """[J,N] bool masks for the agent ids [J] of one order."""
+        """[J,N] bool masks for the agent ids of one order, `order_length` of them."""
         if self.reveal in ("joint", "none"):
             full = torch.ones if self.reveal == "joint" else torch.zeros
             return full(self.num_steps, self.num_agents, dtype=torch.bool, device=agents.device)
         shown = torch.nn.functional.one_hot(agents, self.num_agents)
         if self.reveal != "one":
             shown = shown.cumsum(dim=0)
-        return shown > 0
+        return shown[self.places] > 0
 
     def sampling_masks(self, generator: torch.Generator) -> Tensor:
         """[J,N] bool: the agents that each denoising step may see; draws only where the order is `random`."""
         if not self._random:
             return self.masks
-        rounds = -(-self.num_steps // self.num_agents)
+        rounds = -(-self.order_length // self.num_agents)
         noise = torch.rand(rounds, self.num_agents, generator=generator, device=generator.device)
         # Whole permutations one after the other: balanced, and everybody is shown within the first N steps.
-        return self._masks_of(noise.argsort(dim=1).flatten()[: self.num_steps])
+        return self._masks_of(noise.argsort(dim=1).flatten()[: self.order_length])
 
     def training_masks(self, sigma: Tensor, generator: torch.Generator) -> Tensor:
         """[B,N] bool: the agents that a training sample at noise level `sigma` [B] may see.

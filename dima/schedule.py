@@ -1,4 +1,4 @@
-"""Noise levels: the Karras ladder that the sampler walks down, and the levels that training draws.
+"""Noise levels: the ladders that the sampler walks down, and the levels that training draws.
 
 Pure functions of numbers; knows nothing of networks or agents.
 """
@@ -26,6 +26,26 @@ def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float
     top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     gaps = max(num_steps - 1, 1)
     return (*((top + i / gaps * (bottom - top)) ** rho for i in range(num_steps)), 0.0)
+
+
+def two_phase_sigmas(
+    num_reveal_steps: int, num_refine_steps: int, sigma_min: float, reveal_sigma: float, sigma_max: float, rho: float
+) -> tuple[float, ...]:
+    """Karras levels from `sigma_max` to `reveal_sigma`, then `num_refine_steps` more down to `sigma_min`, then 0.
+
+    The agents are shown one after the other in the first phase, so that the second refines with everybody shown. A
+    first phase of one level is `sigma_max` itself; the second then sets out from there.
+
+    Raises:
+        ValueError: unless 0 < sigma_min < reveal_sigma < sigma_max and both phases have at least one level.
+    """
+    if num_refine_steps < 1 or sigma_min >= reveal_sigma:
+        raise ValueError(
+            f"num_refine_steps={num_refine_steps}, sigma_min={sigma_min}, reveal_sigma={reveal_sigma}:"
+            " expected at least one step and sigma_min < reveal_sigma"
+        )
+    reveal = karras_sigmas(num_reveal_steps, reveal_sigma, sigma_max, rho)[:-1]
+    return reveal + karras_sigmas(num_refine_steps + 1, sigma_min, reveal[-1], rho)[1:]
 
 
 def default_num_denoising_steps(num_agents: int) -> int:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dima.reveal import ActionReveal, Order, Reveal, conditioning_order
-from dima.schedule import karras_sigmas
+from dima.schedule import karras_sigmas, two_phase_sigmas
 from worldmodel.config import ConfigError
 
 REVEALS: tuple[Reveal, ...] = ("one", "cumulative", "progressive", "joint", "none")
@@ -20,6 +20,12 @@ REVEALS: tuple[Reveal, ...] = ("one", "cumulative", "progressive", "joint", "non
 
 def make(reveal: Reveal, order: Order, num_agents: int, num_steps: int) -> ActionReveal:
     return ActionReveal(reveal, order, num_agents, karras_sigmas(num_steps, 0.002, 5.0, 7.0))
+
+
+def make_phases(reveal: Reveal, order: Order, num_agents: int, reveal_steps: int, refine_steps: int) -> ActionReveal:
+    """Everybody shown within the first `reveal_steps` levels, from 5 down to 2."""
+    sigmas = two_phase_sigmas(reveal_steps, refine_steps, 0.02, 2.0, 5.0, 7.0)
+    return ActionReveal(reveal, order, num_agents, sigmas, reveal_steps)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -183,6 +189,86 @@ def test_in_training_the_ablations_show_all_or_nothing(reveal: Reveal, value: bo
     masks = make(reveal, "descending", 3, 3).training_masks(torch.ones(5), seeded())
 
     assert masks.tolist() == [[value] * 3] * 5
+
+
+@pytest.mark.parametrize(
+    ("order", "num_agents", "reveal_steps", "expected"),
+    [
+        ("cycle", 3, 3, [{1}, {1, 2}, {1, 2, 3}, {1, 2, 3}]),
+        ("ascending", 3, 3, [{1}, {1, 2}, {1, 2, 3}, {1, 2, 3}]),
+        ("descending", 3, 3, [{3}, {2, 3}, {1, 2, 3}, {1, 2, 3}]),
+        ((2, 1, 3), 3, 3, [{2}, {1, 2}, {1, 2, 3}, {1, 2, 3}]),
+        ("cycle", 5, 2, [{1, 2, 3}, {1, 2, 3, 4, 5}, {1, 2, 3, 4, 5}]),
+        ("descending", 4, 1, [{1, 2, 3, 4}, {1, 2, 3, 4}]),
+        ("cycle", 2, 4, [{1}, {1}, {1, 2}, {1, 2}, {1, 2}]),
+    ],
+)
+def test_two_phases_show_everybody_in_the_first(
+    order: Order, num_agents: int, reveal_steps: int, expected: list[set[int]]
+) -> None:
+    assert shown(make_phases("progressive", order, num_agents, reveal_steps, 1).sampling_masks(seeded())) == expected
+
+
+@given(num_agents=st.integers(1, 20), reveal_steps=st.integers(1, 20), refine=st.integers(1, 4), seed=st.integers(0, 9))
+def test_two_phases_in_a_random_order_share_the_agents_out_evenly(
+    num_agents: int, reveal_steps: int, refine: int, seed: int
+) -> None:
+    masks = make_phases("progressive", "random", num_agents, reveal_steps, refine).sampling_masks(seeded(seed))
+    counts = masks.sum(dim=1)
+    new = counts[:reveal_steps].diff(prepend=torch.tensor([0]))
+
+    assert (masks[1:] >= masks[:-1]).all(), "nobody is hidden again"
+    assert counts[reveal_steps - 1 :].eq(num_agents).all()
+    assert new.max() - new.min() <= 1
+    assert counts[0] >= 1
+
+
+def test_two_phases_in_a_random_order_favour_nobody() -> None:
+    reveal = make_phases("progressive", "random", 3, 3, 1)
+    generator = seeded()
+    first = Counter(shown(reveal.sampling_masks(generator)[:1])[0].pop() for _ in range(1200))
+
+    assert set(first) == {1, 2, 3}
+    assert all(abs(count - 400) < 4 * 400**0.5 for count in first.values())
+
+
+@pytest.mark.parametrize("order", ["cycle", "random"])
+@pytest.mark.parametrize(("num_agents", "reveal_steps"), [(2, 2), (6, 6), (6, 3), (3, 5)])
+def test_in_training_as_many_are_shown_as_in_sampling_level_by_level(
+    order: Order, num_agents: int, reveal_steps: int
+) -> None:
+    reveal = make_phases("progressive", order, num_agents, reveal_steps, 3)
+
+    trained = reveal.training_masks(reveal.sigmas[:-1].repeat_interleave(20), seeded()).sum(dim=1)
+
+    sampled = reveal.sampling_masks(seeded(1)).sum(dim=1)
+    assert trained.tolist() == sampled.repeat_interleave(20).tolist()
+    below = reveal.training_masks(torch.full((20,), 0.9 * reveal.sigmas[reveal_steps - 1].item()), seeded())
+    assert below.all(), "where it matters, everybody"
+
+
+@pytest.mark.parametrize(
+    ("reveal", "expected"),
+    [
+        ("progressive", (True, True, False, False)),
+        ("one", (True, False, False, False)),
+        ("joint", (True, False, False, False)),
+        ("none", (False, False, False, False)),
+    ],
+)
+def test_the_levels_that_show_more_than_the_one_before(reveal: Reveal, expected: tuple[bool, ...]) -> None:
+    assert make(reveal, "cycle", 2, 4).grows == expected
+    assert make(reveal, "random", 2, 4).grows == expected
+
+
+def test_one_agent_a_level_cannot_show_everybody() -> None:
+    with pytest.raises(ConfigError, match=r"reveal = one with sampler\.reveal_sigma: expected reveal=progressive"):
+        make_phases("one", "cycle", 2, 2, 2)
+
+
+def test_two_phases_name_each_agent_once() -> None:
+    with pytest.raises(ConfigError, match="expected 2 agent numbers"):
+        make_phases("progressive", (1, 2, 1, 2), 2, 2, 2)
 
 
 @pytest.mark.parametrize("reveal", REVEALS)

@@ -22,7 +22,8 @@ from worldmodel.types import EnvSpec
 SPEC = make_spec()
 CONFIG = SamplerConfig(solver="euler", sigma_min=0.002, sigma_max=5.0, rho=7.0, initial_noise=1.0)
 MULTISTEP = "EDMDPMSolverMultistepScheduler"
-SOLVERS = ("euler", "heun", "EDMEulerScheduler", MULTISTEP)
+OURS = ("euler", "heun", "multistep")
+SOLVERS = (*OURS, "EDMEulerScheduler", MULTISTEP)
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +42,18 @@ def sample(
     seed: int = 0,
     batch: int = 6,
     spec: EnvSpec = SPEC,
-    initial_noise: float = 1.0,
     change: dict[str, Tensor] | None = None,
+    **settings: Any,
 ) -> Tensor:
-    """Next states [B,S] for inputs that are always the same, but for `change`."""
+    """Next states [B,S] for inputs that are always the same, but for `change`; `settings` are of the config."""
     g = torch.Generator().manual_seed(11)
     inputs = {
         "context": torch.randn(batch, 3, spec.state_dim, generator=g) / 2,
         "past_action": random_action(spec, 2 * batch, g).unflatten(0, (batch, 2)),
         "action": random_action(spec, batch, g),
     } | (change or {})
-    config = dataclasses.replace(CONFIG, solver=solver, initial_noise=initial_noise)
-    schedule = ActionReveal(reveal, order, spec.num_agents, config.ladder(steps))
+    config = dataclasses.replace(CONFIG, solver=solver, **settings)
+    schedule = ActionReveal(reveal, order, spec.num_agents, config.ladder(steps), config.num_reveal_steps(steps))
     return sample_next_state(denoiser, schedule, config, **inputs, generator=torch.Generator().manual_seed(seed))
 
 
@@ -78,12 +79,13 @@ class Recorder:
         return self.denoised[-1]
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun"])
+@pytest.mark.parametrize("keep_noise", [False, True])
+@pytest.mark.parametrize("solver", OURS)
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_the_last_step_returns_d_exactly(network: Denoiser, solver: str, steps: int) -> None:
+def test_the_last_step_returns_d_exactly(network: Denoiser, solver: str, steps: int, keep_noise: bool) -> None:
     recorder = Recorder(network)
 
-    drawn = sample(recorder, solver=solver, reveal="joint", steps=steps)
+    drawn = sample(recorder, solver=solver, reveal="joint", steps=steps, keep_noise=keep_noise)
 
     assert torch.equal(drawn, recorder.denoised[-1])
     assert recorder.sigmas[-1] == pytest.approx(karras_sigmas(steps, 0.002, 5.0, 7.0)[-2])
@@ -109,7 +111,60 @@ def test_the_euler_scheduler_of_diffusers_walks_as_ours(steps: int, offset: floa
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("solver", "error"), [("heun", 0.02), (MULTISTEP, 0.05), ("EDMEulerScheduler", 0.06)])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+def test_the_multistep_scheduler_of_diffusers_walks_as_ours(steps: int, offset: float) -> None:
+    network = lively_dima(SPEC, f"sigma_offset_noise={offset}").denoiser
+
+    ours, theirs = (sample(network, solver=s, reveal="joint", steps=steps) for s in ("multistep", MULTISTEP))
+
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_no_reveal_level_is_the_one_ladder() -> None:
+    for steps in (1, 2, 4, 17):
+        assert CONFIG.ladder(steps) == karras_sigmas(steps, 0.002, 5.0, 7.0)
+        assert CONFIG.num_reveal_steps(steps) is None
+
+
+def test_the_reveal_level_splits_the_steps() -> None:
+    config = dataclasses.replace(CONFIG, sigma_min=0.02, reveal_sigma=2.0, num_refine_steps=3)
+
+    ladder = config.ladder(8)
+
+    assert len(ladder) == 9
+    assert config.num_reveal_steps(8) == 5
+    assert (ladder[0], ladder[4], ladder[7], ladder[8]) == pytest.approx((5.0, 2.0, 0.02, 0.0))
+    with pytest.raises(ConfigError, match="num_refine_steps = 3: expected fewer than num_denoising_steps = 3"):
+        config.ladder(3)
+
+
+@pytest.mark.parametrize("solver", OURS)
+def test_noise_is_carried_over_where_agents_are_newly_shown(solver: str) -> None:
+    """Step 1 is the start, step 2 shows the second agent: x is D and the starting noise. Step 3 shows nobody new."""
+    recorder = Recorder(GaussianTeam.alike(2, 1.0, explained=0.5))
+
+    sample(recorder, solver=solver, reveal="progressive", order="cycle", keep_noise=True)
+
+    sigmas = recorder.sigmas
+    start = recorder.noisy[0] / sigmas[0]
+    for step in (0, 1):
+        expected = recorder.denoised[step] + sigmas[step + 1] * start
+        torch.testing.assert_close(recorder.noisy[step + 1], expected, rtol=1e-5, atol=1e-6)
+    carried = recorder.denoised[2] + sigmas[3] * start
+    assert not torch.allclose(recorder.noisy[3], carried, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", OURS)
+def test_kept_noise_changes_nothing_where_no_action_is_shown(network: Denoiser, solver: str) -> None:
+    kept, made_anew = (sample(network, solver=solver, reveal="none", keep_noise=keep) for keep in (True, False))
+
+    assert torch.equal(kept, made_anew)
+
+
+@pytest.mark.parametrize(
+    ("solver", "error"), [("multistep", 0.05), ("heun", 0.02), (MULTISTEP, 0.05), ("EDMEulerScheduler", 0.06)]
+)
 def test_solvers_reach_a_gaussian_target(solver: str, error: float) -> None:
     """Against the exact solution of the ODE, in which a start of finite noise leaves a little of the start's mean."""
     mean, spread, top = 0.7, 0.3, 5.0
@@ -210,9 +265,13 @@ def test_rows_do_not_see_each_other(network: Denoiser, solver: str, name: str) -
         ({"sigma_max": 0.001}, "sigma_min = 0.002"),
         ({"initial_noise": -1.0}, "initial_noise"),
         ({"rho": 0.0}, "rho = 0.0: expected a number above 0"),
-        ({"solver": "rk4"}, "solver = 'rk4': expected euler, heun, or an EDM scheduler"),
+        ({"reveal_sigma": 5.0}, "reveal_sigma = 5.0: expected null, or between 0.002 and 5.0"),
+        ({"reveal_sigma": 0.002}, "expected null, or between 0.002 and 5.0"),
+        ({"num_refine_steps": 0}, "num_refine_steps = 0: expected at least 1"),
+        ({"keep_noise": True, "solver": MULTISTEP}, "keep_noise = True: expected false, or the solver euler"),
+        ({"solver": "rk4"}, "solver = 'rk4': expected euler, heun, multistep, or an EDM scheduler"),
         ({"solver": "EDMNoSuchScheduler"}, "EDMEulerScheduler, EDMDPMSolverMultistepScheduler"),
-        ({"solver": "DDPMScheduler"}, "expected euler, heun"),
+        ({"solver": "DDPMScheduler"}, "expected euler, heun, multistep"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:

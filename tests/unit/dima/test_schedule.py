@@ -1,4 +1,4 @@
-"""The Karras ladder and the training noise levels, against published numbers and diffusers."""
+"""The ladders and the training noise levels, against published numbers and diffusers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dima.schedule import default_num_denoising_steps, draw_training_sigmas, karras_sigmas
+from dima.schedule import default_num_denoising_steps, draw_training_sigmas, karras_sigmas, two_phase_sigmas
 
 LADDERS = {
     1: (5.0,),
@@ -56,6 +56,26 @@ def test_ladder_falls_from_top_to_bottom_to_zero(num_steps: int, sigma_min: floa
 def test_impossible_ladders_are_refused(num_steps: int, low: float, high: float) -> None:
     with pytest.raises(ValueError, match=f"num_steps={num_steps}, sigma_min={low}, sigma_max={high}"):
         karras_sigmas(num_steps, low, high, 7.0)
+
+
+@given(reveal=st.integers(1, 20), refine=st.integers(1, 8), middle=st.floats(0.05, 4.0))
+def test_two_phases_fall_through_the_reveal_level(reveal: int, refine: int, middle: float) -> None:
+    sigmas = two_phase_sigmas(reveal, refine, 0.02, middle, 5.0, 7.0)
+
+    assert len(sigmas) == reveal + refine + 1
+    assert all(upper > lower for upper, lower in itertools.pairwise(sigmas))
+    assert (sigmas[0], sigmas[-2], sigmas[-1]) == pytest.approx((5.0, 0.02, 0.0))
+    assert sigmas[reveal - 1] == pytest.approx(middle if reveal > 1 else 5.0)
+    steps = [a ** (1 / 7) - b ** (1 / 7) for a, b in itertools.pairwise(sigmas[:-1])]
+    for phase in (steps[: reveal - 1], steps[reveal - 1 :]):
+        assert phase == pytest.approx([sum(phase) / max(len(phase), 1)] * len(phase)), "even in sigma^(1/rho)"
+
+
+@pytest.mark.parametrize("phases", [(0, 2, 1.0), (2, 0, 1.0), (2, 2, 5.0), (2, 2, 0.02)])
+def test_impossible_phases_are_refused(phases: tuple[int, int, float]) -> None:
+    reveal, refine, middle = phases
+    with pytest.raises(ValueError, match="expected at least"):
+        two_phase_sigmas(reveal, refine, 0.02, middle, 5.0, 7.0)
 
 
 def test_number_of_denoising_steps_is_table_4() -> None:
