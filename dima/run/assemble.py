@@ -45,7 +45,15 @@ class Learner:
         """`num_parameters` in words."""
         return describe_parameters(self._modules())
 
-    def load_weights(load: Callable[[], object]) -> None:
+    def num_parameters(self) -> dict[str, int]:
+        """Trainable parameters of each part, of the actor and of the critic."""
+        return num_parameters(self._modules())
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {**self.model.parts(), "actor": self.mappo.policy, "critic": self.mappo.critic}
+
+
+def load_weights(load: Callable[[], object]) -> None:
     """Call `load`, and say so where what was saved does not fit what config.yaml describes.
 
     Raises:
@@ -56,14 +64,6 @@ class Learner:
     except RuntimeError as error:
         text = " ".join(str(error).split())
         raise ValueError(f"the checkpoint does not fit the model that config.yaml describes: {text}") from error
-
-
-def num_parameters(self) -> dict[str, int]:
-        """Trainable parameters of each part, of the actor and of the critic."""
-        return num_parameters(self._modules())
-
-    def _modules(self) -> dict[str, torch.nn.Module]:
-        return {**self.model.parts(), "actor": self.mappo.policy, "critic": self.mappo.critic}
 
 
 def num_parameters(modules: Mapping[str, torch.nn.Module]) -> dict[str, int]:
