@@ -6,9 +6,10 @@ its published code differ, an option says which is meant; `configs/preset/` hold
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,16 @@ class DimaConfig(Config):
         steps = self.num_denoising_steps
         self.require(steps is None or steps >= 1, "num_denoising_steps", "null or at least 1")
 
+    def build_reveal(self, num_agents: int) -> ActionReveal:
+        """The sampler's noise levels, and which of the agents' actions each may see.
+
+        Raises:
+            ConfigError: when order, reveal and number of denoising steps do not fit the number of agents.
+        """
+        num_steps = self.num_denoising_steps or default_num_denoising_steps(num_agents)
+        ladder, reveal_steps = self.sampler.ladder(num_steps), self.sampler.num_reveal_steps(num_steps)
+        return ActionReveal(self.reveal, self.order, num_agents, ladder, reveal_steps)
+
     def build(self, spec: EnvSpec) -> DimaWorldModel:
         """The model for an environment, its weights drawn from torch's default generator."""
         return DimaWorldModel(self, spec)
@@ -131,8 +142,7 @@ class DimaWorldModel(nn.Module):
         # One statistic an agent and entry: the same entry may mean different joints to different agents.
         self.obs_norm = RunningNormalizer(spec.num_agents * spec.obs_dim, std_floor=floor, freeze_after=freeze)
         self.reward_norm = RunningNormalizer(1, std_floor=floor, freeze_after=freeze)
-        num_steps = config.num_denoising_steps or default_num_denoising_steps(spec.num_agents)
-        self.reveal = ActionReveal(config.reveal, config.order, spec.num_agents, config.sampler.ladder(num_steps))
+        self.reveal = config.build_reveal(spec.num_agents)
         self.target = StateTarget(config.target, config.sigma_data, self.state_norm, self.change_norm)
         self.decoder = StateDecoder(config.decoder, spec, self.state_norm, self.obs_norm)
         self.denoiser = Denoiser(
@@ -238,6 +248,52 @@ class DimaWorldModel(nn.Module):
         if self.config.critic_input == "state_action":
             critic = torch.cat([critic, state.last_action.flatten(1)], dim=1)
         return AgentView(actor=obs, critic=critic)
+
+    @torch.no_grad()
+    def decode_states(self, state: Tensor) -> Tensor:
+        """Observations [B,N,O] for global states [B,S], both in the environment's units; learns nothing."""
+        return self.decoder.decode(self.state_norm.normalize(state))
+
+    def with_order(self, order: str | tuple[int, ...]) -> DimaWorldModel:
+        """The same weights, sampled with the agents in another order (`DimaConfig.order`).
+
+        With reveal joint or none every order gives the same samples.
+
+        Raises:
+            ConfigError: when there is no such order for this number of agents and noise levels.
+        """
+        return self._sampled_as(order=order)
+
+    def without_actions(self) -> DimaWorldModel:
+        """The same weights, sampled with every agent's current action hidden; past actions stay visible."""
+        return self._sampled_as(reveal="none")
+
+    def with_sampling(self, num_denoising_steps: int | None = None, solver: str | None = None) -> DimaWorldModel:
+        """The same weights, sampled with another number of noise levels or another solver; None: as it is.
+
+        Raises:
+            ConfigError: when there is no such solver, or the order does not fit the number of noise levels.
+        """
+        changes: dict[str, Any] = {}
+        if num_denoising_steps is not None:
+            changes["num_denoising_steps"] = num_denoising_steps
+        if solver is not None:
+            changes["sampler"] = dataclasses.replace(self.config.sampler, solver=solver)
+        return self._sampled_as(**changes)
+
+    def _sampled_as(self, **changes: Any) -> DimaWorldModel:
+        """A model of this one's own parameters and buffers, none copied, whose sampler obeys `changes` of the config.
+
+        It is for imagining, on the device where this model is now: its parts are this model's, and go on being trained
+        as this model's config says.
+        """
+        config = dataclasses.replace(self.config, **changes)
+        reveal = config.build_reveal(self.spec.num_agents).to(self.reveal.sigmas.device)
+        model = copy.copy(self)
+        # A shallow copy shares the table of submodules as well; entering the new schedule there would change both.
+        model._modules = dict(self._modules)
+        model.config, model.reveal = config, reveal
+        return model
 
     def _normalize_obs(self, obs: Tensor) -> Tensor:
         normal = self.obs_norm.normalize(obs.flatten(1)).unflatten(1, obs.shape[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -20,6 +21,9 @@ from tests.support.random_data import (
     random_transition,
 )
 from worldmodel.config import ConfigError
+from worldmodel.evaluation.forecast import Forecast, forecast
+from worldmodel.evaluation.segments import draw_segments
+from worldmodel.protocol import OrderedWorldModel, StateDecoding
 from worldmodel.types import EnvSpec, Segment, Transition
 
 SPEC = EnvSpec("test", 2, 5, obs_sizes=(3, 2), action_sizes=(2, 1), episode_steps=20, appends_agent_id=True)
@@ -325,3 +329,165 @@ def test_the_published_reward_model_has_the_published_size() -> None:
     part = dima_config(preset="published").build(make_spec(17, 2, 3)).reward_termination
 
     assert sum(parameter.numel() for parameter in part.parameters()) == 8_440_066
+
+
+TRIO = make_spec(state_dim=4, num_agents=3, action_dim=2, obs_dim=3)
+"""Three agents, so that no order is the reverse of every other."""
+
+VARIANTS: dict[str, tuple[Callable[[DimaWorldModel], DimaWorldModel], tuple[str, ...]]] = {
+    "order by name": (lambda model: model.with_order("ascending"), ("order=ascending",)),
+    "order by numbers": (lambda model: model.with_order((2, 3, 1)), ("order=[2,3,1]",)),
+    "random order": (lambda model: model.with_order("random"), ("order=random",)),
+    "no actions": (lambda model: model.without_actions(), ("reveal=none",)),
+    "more noise levels": (lambda model: model.with_sampling(num_denoising_steps=7), ("num_denoising_steps=7",)),
+    "another solver": (lambda model: model.with_sampling(solver="heun"), ("sampler.solver=heun",)),
+    "one after the other": (
+        lambda model: model.with_sampling(5, "heun").with_order("cycle"),
+        ("num_denoising_steps=5", "sampler.solver=heun", "order=cycle"),
+    ),
+}
+"""How a model is sampled otherwise, and the overrides with which it could have been built that way."""
+
+
+def imagined(model: DimaWorldModel, spec: EnvSpec = TRIO, horizon: int = 4) -> Forecast:
+    """Three open-loop forecasts each of eight stretches of made-up episodes."""
+    episodes = [random_trajectory(spec, 9, seeded(20 + i)) for i in range(3)]
+    segments = draw_segments(
+        episodes, context_length=model.context_length, horizon=horizon, num_segments=8, generator=seeded(21)
+    )
+    return forecast(model, segments, num_samples=3, generator=seeded(22))
+
+
+def assert_equal_forecasts(one: Forecast, other: Forecast) -> None:
+    for (name, first), (_, second) in zip(one.tensors(), other.tensors(), strict=True):
+        assert torch.equal(first, second), name
+
+
+def differ(one: Forecast, other: Forecast) -> bool:
+    """Whether the states do; observations pass through a quantiser, which swallows small differences."""
+    assert one.state is not None
+    assert other.state is not None
+    return not torch.equal(one.state, other.state)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_is_the_model_that_is_built_that_way_and_loads_the_weights(variant: str) -> None:
+    make, overrides = VARIANTS[variant]
+    base = ("reveal=progressive", "order=descending")
+    model = lively_dima(TRIO, *base)
+    before = imagined(model)
+
+    varied = make(model)
+
+    built = lively_dima(TRIO, *base, *overrides, seed=1)
+    built.load_state_dict(model.state_dict())
+    result = imagined(varied)
+    assert_equal_forecasts(result, imagined(built))
+    assert varied.config == built.config
+    assert differ(result, before)
+    assert_equal_forecasts(imagined(model), before)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_shares_every_weight_and_statistic(variant: str) -> None:
+    model = lively_dima(TRIO, "reveal=cumulative")
+    config, masks = model.config, model.reveal.masks.clone()
+
+    varied = VARIANTS[variant][0](model)
+
+    mine, theirs = model.state_dict(), varied.state_dict()
+    assert list(theirs) == list(mine)
+    assert all(theirs[name].data_ptr() == tensor.data_ptr() for name, tensor in mine.items())
+    assert model.config is config
+    assert torch.equal(model.reveal.masks, masks)
+    assert all(part is varied.parts()[name] for name, part in model.parts().items())
+
+
+def test_a_variant_follows_its_model_through_training() -> None:
+    model = lively_dima(TRIO)
+    varied = model.with_order("ascending")
+    before = imagined(varied)
+    model.denoiser(random_segment(TRIO, 8, model.denoiser.segment_length, seeded(13)), seeded(14)).loss.backward()
+    torch.optim.AdamW(model.denoiser.parameters(), lr=1e-2).step()
+    model.update_statistics(random_trajectory(TRIO, 30, seeded(15)))
+
+    after = imagined(varied)
+
+    built = lively_dima(TRIO, "order=ascending", seed=1)
+    built.load_state_dict(model.state_dict())
+    assert_equal_forecasts(after, imagined(built))
+    assert differ(after, before)
+
+
+def test_training_goes_on_as_the_model_was_configured() -> None:
+    """The variant's schedule is for sampling: the loss keeps showing what `reveal` says."""
+    model = lively_dima(TRIO, "reveal=one")
+    segment = random_segment(TRIO, 8, model.denoiser.segment_length, seeded(13))
+    before = model.denoiser(segment, seeded(14)).loss
+
+    hidden = model.without_actions()
+
+    assert torch.equal(hidden.parts()["denoiser"](segment, seeded(14)).loss, before)
+    blind = lively_dima(TRIO, "reveal=none")
+    assert not torch.equal(blind.denoiser(segment, seeded(14)).loss, before)
+
+
+@pytest.mark.parametrize("reveal", ["joint", "none"])
+def test_order_does_not_matter_where_all_or_nothing_is_revealed(reveal: str) -> None:
+    """To the bit, over a whole open-loop forecast with the same noise; with one agent a level it does matter."""
+    model, one_by_one = lively_dima(TRIO, f"reveal={reveal}"), lively_dima(TRIO, "reveal=one")
+    expected = imagined(model)
+    ordered = imagined(one_by_one.with_order("descending"))
+
+    for order in ("ascending", "descending", "cycle", "random", (2, 1, 3)):
+        assert_equal_forecasts(imagined(model.with_order(order)), expected)
+        if order != "descending":
+            assert differ(imagined(one_by_one.with_order(order)), ordered)
+
+
+def test_without_actions_only_what_was_done_before_has_a_say(context: Segment) -> None:
+    """The current joint action changes nothing of the next state; once it is past, it does."""
+    model = lively_dima(SPEC, "reveal=joint").without_actions()
+    state, actions = begin(model, context), [random_action(SPEC, BATCH, seeded(i)) for i in (4, 5)]
+
+    (one, first), (other, second) = (model.step(state, action, generator=seeded(6)) for action in actions)
+    later = [model.step(s, actions[0], generator=seeded(7))[0].z[:, -1] for s in (one, other)]
+
+    assert torch.equal(one.z, other.z)
+    assert not torch.equal(first.reward, second.reward)
+    assert not torch.equal(*later)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda model: model.with_order((1, 2)), r"order = \[1, 2\]: expected 3 agent numbers"),
+        (lambda model: model.with_order("sideways"), "order"),
+        (lambda model: model.with_sampling(num_denoising_steps=2), "num_denoising_steps = 2 for 3 agents"),
+        (lambda model: model.with_sampling(num_denoising_steps=0), "num_denoising_steps = 0"),
+        (lambda model: model.with_sampling(solver="leapfrog"), "solver = 'leapfrog'"),
+    ],
+)
+def test_impossible_variants_are_refused(make: Callable[[DimaWorldModel], DimaWorldModel], message: str) -> None:
+    model = lively_dima(TRIO)
+
+    with pytest.raises(ConfigError, match=message):
+        make(model)
+
+
+@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
+def test_decode_states_is_what_a_rollout_shows_of_them(context: Segment, quantizer: str) -> None:
+    model = lively_dima(SPEC, f"decoder.quantizer={quantizer}", "first_obs=decoded")
+    saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()
+
+    decoded = model.decode_states(context.state[:, -1])
+
+    assert torch.equal(decoded, begin(model, context).obs)
+    assert not decoded.requires_grad
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+def test_offers_both_optional_abilities(model: DimaWorldModel) -> None:
+    assert isinstance(model, OrderedWorldModel)
+    assert isinstance(model, StateDecoding)
