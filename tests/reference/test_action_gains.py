@@ -28,10 +28,12 @@ PUBLISHED: dict[str, Any] = {"initial_noise": 1.0, "offset": 0.3}
 
 @dataclasses.dataclass
 class Gains:
-    """Of each agent, and the root mean squared error of s' in units of its conditional standard deviation."""
+    """Of each agent; the root mean squared error of s' in units of its conditional standard deviation; and the variance
+    given all actions."""
 
     agents: list[float]
     relative_rmse: float
+    variance: float
 
 
 def measure(
@@ -42,13 +44,15 @@ def measure(
     reveal: Reveal = "one",
     steps: int | None = None,
     explained: float = 1.0,
-    initial_noise: float,
+    initial_noise: float = 1.0,
     offset: float,
+    **settings: Any,
 ) -> Gains:
     """Perturb each agent's action under the same noise; all is linear, so this is the regression gain too."""
     team = GaussianTeam.alike(num_agents, conditional_std, explained, offset_noise=offset)
-    config = dataclasses.replace(CONFIG, initial_noise=initial_noise)
-    schedule = ActionReveal(reveal, order, num_agents, config.ladder(steps or max(num_agents, 4)))
+    config = dataclasses.replace(CONFIG, initial_noise=initial_noise, **settings)
+    steps = steps or max(num_agents, 4)
+    schedule = ActionReveal(reveal, order, num_agents, config.ladder(steps), config.num_reveal_steps(steps))
     rows = 40_000
     action = torch.randn(rows, num_agents, 1, generator=torch.Generator().manual_seed(1))
 
@@ -63,7 +67,8 @@ def measure(
         pushed[:, agent] += 1
         gains.append(((draw(pushed) - base) / team.gain[agent]).mean().item())
     truth = action[..., 0] @ team.gain
-    return Gains(gains, ((base - truth).square().mean().sqrt() / (0.5 * conditional_std)).item())
+    rmse = (base - truth).square().mean().sqrt() / (0.5 * conditional_std)
+    return Gains(gains, rmse.item(), draw(0 * action).var().item())
 
 
 def assert_gains(measured: Gains, agents: list[float], relative_rmse: float | None = None) -> None:
@@ -162,3 +167,33 @@ def test_keeping_what_was_revealed_needs_an_order_that_shows_everybody_early(
     )
 
     assert_gains(measured, agents)
+
+
+@pytest.mark.parametrize(
+    ("num_agents", "steps", "settings", "agents", "kept"),
+    [
+        (2, 4, {}, [0.957, 0.893], 0.372),
+        (2, 4, {"keep_noise": True}, [1.0, 0.981], 0.385),
+        (2, 4, {"keep_noise": True, "solver": "multistep"}, [1.0, 0.989], 0.793),
+        (6, 8, {"keep_noise": True, "solver": "multistep"}, [1.0, 1.0, 1.0, 1.0, 1.0, 0.989], 0.794),
+        (
+            6,
+            6,
+            {"keep_noise": True, "solver": "multistep", "reveal_sigma": 1.0, "num_refine_steps": 3},
+            [1.0, 1.0, 0.999, 0.999, 0.958, 0.958],
+            1.119,
+        ),
+        (3, 5, {"keep_noise": True, "solver": "heun", "reveal_sigma": 0.5}, [1.0, 0.983, 0.684], 0.724),
+    ],
+)
+def test_everybody_shown_above_the_noise_gets_their_due(
+    num_agents: int, steps: int, settings: dict[str, Any], agents: list[float], kept: float
+) -> None:
+    """Half of the variance of s' is noise, as above. Keeping the noise makes up for what being shown late still loses."""
+    settings = {"sigma_min": 0.02, "reveal_sigma": 2.0} | settings
+    measured = measure(
+        num_agents, 1.0, "cycle", reveal="progressive", steps=steps, explained=0.5, offset=0.0, **settings
+    )
+
+    assert_gains(measured, agents)
+    assert measured.variance / (0.5 * 0.5**2) == pytest.approx(kept, rel=0.03)  # 40 000 draws
