@@ -189,7 +189,7 @@ def test_keeping_what_was_revealed_needs_an_order_that_shows_everybody_early(
 def test_everybody_shown_above_the_noise_gets_their_due(
     num_agents: int, steps: int, settings: dict[str, Any], agents: list[float], kept: float
 ) -> None:
-    """Half of the variance of s' is noise, as above. Keeping the noise makes up for what being shown late still loses."""
+    """Half of the variance of s' is noise, as above. Keeping the noise makes up for what late showing still loses."""
     settings = {"sigma_min": 0.02, "reveal_sigma": 2.0} | settings
     measured = measure(
         num_agents, 1.0, "cycle", reveal="progressive", steps=steps, explained=0.5, offset=0.0, **settings
