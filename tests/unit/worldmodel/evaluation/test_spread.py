@@ -95,6 +95,13 @@ def test_rank_in_one_dimension_counts_the_samples_below() -> None:
     assert truth_rank(samples, truth, torch.Generator()).tolist() == [0, 1, 2, 3]
 
 
+def test_ties_within_a_dimension_share_their_ranks() -> None:
+    """Ranks 2.5 + 5 of the truth beat 5 + 2 of the last sample; lowest or highest ranks of ties would tip that."""
+    samples, truth = torch.tensor([[0.0, 0], [0, 2], [0, 3], [1, 1]]), torch.tensor([0.0, 4])
+    assert truth_rank(samples, truth, torch.Generator()) == 4
+    assert truth_rank(-samples, -truth, torch.Generator()) == 0
+
+
 def test_equal_vectors_share_all_ranks_evenly() -> None:
     """A deterministic model that is right everywhere is not punished for having no spread."""
     same = torch.ones(7000, 6, 3)
