@@ -49,6 +49,7 @@ class Progress:
         self._counted = counted
         self._began = time.monotonic()
         self._last_line = self._began
+        self._count = first
         self._figures: dict[str, str] = {}
         self._is_terminal = sys.stdout.isatty()
         self._bar: RichProgress | None = None
@@ -67,6 +68,11 @@ class Progress:
             self._last_line = time.monotonic()
             figures = "".join(f", {label} {value}" for label, value in self._figures.items())
             say(f"{count}/{self._total} {self._counted}{figures}, {self._left(count)} left")
+
+    def advance(self) -> None:
+        """Count one more, without figures."""
+        self._count += 1
+        self.show({self._counted.replace(" ", "_"): self._count})
 
     def close(self) -> None:
         """Leave the bar as it stands."""
