@@ -263,6 +263,29 @@ def test_an_unstable_fit_stays_within_the_data() -> None:
     torch.testing.assert_close(seen[-1], largest, rtol=1e-5, atol=0)
 
 
+def test_every_prediction_stays_within_the_data() -> None:
+    """Observation and reward are s_0 - s_1. No episode is at both extremes at once; the start is far beyond them."""
+    episodes = made_up(8, 10)
+    for episode in episodes:
+        episode.state[:] = episode.state[0].clone()
+        difference = episode.state[:, 0] - episode.state[:, 1]
+        episode.obs[:, 0, 0] = difference
+        episode.reward[:] = difference[1:]
+    model = LinearModel.fit(episodes, SPEC, 0)
+    states = torch.stack([episode.state[0] for episode in episodes])
+    far = torch.tensor([[100.0, -100.0, 0.0, 0.0]])
+
+    carry = model.start(Segment.from_first(random_obs(SPEC, 1, seeded()), far, 2, 0), generator=seeded())
+    predicted = model.step(carry, torch.zeros(1, 2, 2), generator=seeded())[1]
+
+    assert predicted.state is not None
+    corner, largest = torch.stack([states[:, 0].max(), states[:, 1].min()]), (states[:, 0] - states[:, 1]).max()
+    assert corner[0] - corner[1] > largest + 0.1, "the extremes coincide: the test shows nothing"
+    torch.testing.assert_close(predicted.state[0, :2], corner)
+    torch.testing.assert_close(predicted.obs[0, 0, 0], largest)
+    torch.testing.assert_close(predicted.reward[0], largest)
+
+
 def test_constant_and_copied_dimensions_do_no_harm() -> None:
     episodes = made_up()
     for episode in episodes:
