@@ -10,7 +10,6 @@ import dataclasses
 
 import numpy as np
 
-from dima.schedule import karras_sigmas
 from envs.toy.linear import LinearSystem
 
 SIGMA_DATA = 0.5
@@ -38,8 +37,13 @@ def stationary_std(system: LinearSystem, num_agents: int) -> np.ndarray:
     return np.sqrt(np.diag(covariance))
 
 
-def sampled_law(system: LinearSystem, masks: np.ndarray, solver: str) -> Sampled:
-    """The sampler's law when its steps show the agents of `masks` [J,N]; `solver` is euler or heun."""
+def sampled_law(
+    system: LinearSystem, masks: np.ndarray, sigmas: tuple[float, ...], solver: str, *, keep_noise: bool = False
+) -> Sampled:
+    """The sampler's law when its steps show the agents of `masks` [J,N] at `sigmas` (J + 1, the final 0 included).
+
+    `solver` is euler, heun or multistep.
+    """
     steps, num_agents = masks.shape
     effects = [system.action_gain(i) for i in range(num_agents)]  # [S,A] each
     scale = np.diag(SIGMA_DATA / stationary_std(system, num_agents))
@@ -54,14 +58,21 @@ def sampled_law(system: LinearSystem, masks: np.ndarray, solver: str) -> Sampled
         mean = np.hstack([scale @ b * seen for b, seen in zip(effects, shown, strict=True)] + [np.zeros((size, size))])
         return mean + trust @ (x - mean)
 
-    sigmas = karras_sigmas(steps, 0.002, 5.0, 7.0)
     columns = sum(b.shape[1] for b in effects)
     x = np.hstack([np.zeros((size, columns)), sigmas[0] * np.eye(size)])
+    slope, before = x / sigmas[0], x
     for j in range(steps):
         sigma, following = sigmas[j], sigmas[j + 1]
-        slope = (x - denoise(x, sigma, masks[j])) / sigma
-        guess = x + (following - sigma) * slope
-        if solver == "heun" and following > 0:
+        grows = masks[j].sum() > (masks[j - 1].sum() if j > 0 else 0)
+        denoised = denoise(x, sigma, masks[j])
+        if not (keep_noise and grows):
+            slope = (x - denoised) / sigma
+        guess = denoised + following * slope
+        if solver == "multistep" and 0 < j < steps - 1 and not grows:
+            ratio = np.log(sigma / following) / np.log(sigmas[j - 1] / sigma)
+            guess = guess + (1 - following / sigma) * ratio / 2 * (denoised - before)
+        before = denoised
+        if solver == "heun" and following > 0 and not (keep_noise and grows):
             ahead = (guess - denoise(guess, following, masks[j])) / following
             guess = x + (following - sigma) * (slope + ahead) / 2
         x = guess

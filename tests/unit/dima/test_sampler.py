@@ -139,6 +139,16 @@ def test_the_reveal_level_splits_the_steps() -> None:
         config.ladder(3)
 
 
+def test_a_model_shows_everybody_above_the_reveal_level_it_is_configured_with() -> None:
+    options = ("reveal=progressive", "order=cycle", "num_denoising_steps=6", "sampler.reveal_sigma=2.0")
+    model = lively_dima(make_spec(num_agents=3), *options, "sampler.num_refine_steps=3")
+
+    masks = model.reveal.sampling_masks(torch.Generator())
+
+    assert masks.sum(dim=1).tolist() == [1, 2, 3, 3, 3, 3]
+    assert model.reveal.sigmas[2].item() == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("solver", OURS)
 def test_noise_is_carried_over_where_agents_are_newly_shown(solver: str) -> None:
     """Step 1 is the start, step 2 shows the second agent: x is D and the starting noise. Step 3 shows nobody new."""
