@@ -34,8 +34,13 @@ _EXTRAS = {
 """What to install for a package, where that is not its own name."""
 
 
+_OWN_PACKAGES = ("configs", "dima", "envs", "imagination", "worldmodel")
+
+
 def is_user_error(error: BaseException) -> bool:
     """Whether `error` is about what the program was given; anything else is a fault of ours and shows a traceback."""
+    if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in _OWN_PACKAGES:
+        return False
     return isinstance(error, _USER_ERRORS) or type(error).__name__ == "OutOfMemoryError"
 
 

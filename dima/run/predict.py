@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
@@ -63,6 +63,8 @@ class PredictSettings(Config):
     """Standard deviation of the change of an agent's action."""
     resamples: int
     """Of the bootstrap."""
+    resample: Literal["segments", "episodes"]
+    """What the bootstrap draws: segments, or whole episodes with the segments in them."""
     num_denoising_steps: int | None
     """Another number of noise levels than the model's own."""
     solver: str | None
@@ -208,6 +210,7 @@ def _measure_all(
         num_segments=settings.segments,
         num_samples=settings.samples,
         num_resamples=settings.resamples,
+        by_episode=settings.resample == "episodes",
         generator=settings.generator,
     )
     progress = Progress(0, sum(len(each.models) + 2 for each in opened), counted="forecasts")

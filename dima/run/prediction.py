@@ -48,6 +48,8 @@ class Task:
     """Episodes that the segments come from."""
     units: dict[str, Units]
     """By field: of the state [S], of all agents' observations [N*O], of the reward [1]."""
+    by_episode: bool
+    """Whether the bootstrap draws whole episodes instead of segments."""
     bootstrap: Bootstrap
     marks: tuple[int, ...]
     horizon: int
@@ -67,6 +69,7 @@ class Task:
         num_segments: int,
         num_samples: int,
         num_resamples: int,
+        by_episode: bool,
         generator: Callable[[str], torch.Generator],
     ) -> Task:
         """The task on a dataset; units come from all of its episodes.
@@ -84,8 +87,26 @@ class Task:
             "reward": Units.of(torch.cat([episode.reward for episode in episodes])[:, None]),
         }
         marks = tuple(sorted({mark for mark in (*MARKS, horizon) if mark <= horizon}))
-        bootstrap = Bootstrap(num_segments, num_resamples)
-        return cls(spec, training, held_out, units, bootstrap, marks, horizon, num_segments, num_samples, generator)
+        starts = draw_segments(
+            held_out,
+            context_length=0,
+            horizon=horizon,
+            num_segments=num_segments,
+            generator=generator("segments"),
+        )
+        return cls(
+            spec=spec,
+            training=training,
+            held_out=held_out,
+            units=units,
+            by_episode=by_episode,
+            bootstrap=Bootstrap(num_segments, num_resamples, groups=starts.episode if by_episode else None),
+            marks=marks,
+            horizon=horizon,
+            num_segments=num_segments,
+            num_samples=num_samples,
+            generator=generator,
+        )
 
     def segments(self, context_length: int) -> TestSegments:
         """The segments for a model that reads `context_length` steps; they start at the same moments for all."""

@@ -66,7 +66,8 @@ def describe_gains(
     nothing = {"action_gain": None, "action_gain_ci95": None, "action_gain_r2": None}
     if true.moments is None or true.actions is None or true.change is None:
         return dict.fromkeys(models, nothing), _how(true, None, None)
-    bootstrap = Bootstrap(true.moments.num_segments, len(task.bootstrap.weights))
+    groups = true.moments.episode if task.by_episode else None
+    bootstrap = Bootstrap(true.moments.num_segments, len(task.bootstrap.weights), groups=groups)
     gains: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
         generator = torch.Generator(device=device).manual_seed(task.generator("gain_noise").initial_seed())

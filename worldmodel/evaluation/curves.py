@@ -85,11 +85,20 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
 class Bootstrap:
     """Resamples of the segments: how often each segment counts in each, the same for everything that is compared.
 
-    `weights` is [R,B] float64, each row a draw of B segments with replacement.
+    `weights` is [R,B] float64, each row a draw of B segments with replacement; with `groups`, a draw of whole groups.
     """
 
-    def __init__(self, num_segments: int, num_resamples: int = 1000, seed: int = 0) -> None:
+    def __init__(
+        self, num_segments: int, num_resamples: int = 1000, seed: int = 0, groups: Tensor | None = None
+    ) -> None:
         """Draw the weights.
+
+        Args:
+            num_segments: B.
+            num_resamples: R.
+            seed: of the draw.
+            groups: [B] the episode of each segment. Segments of one episode resemble each other; drawing segments
+                one by one takes them for independent, and the intervals come out too narrow. Draws episodes instead.
 
         Raises:
             ValueError: without segments, or with too few resamples for a 95 % interval.
@@ -98,9 +107,12 @@ class Bootstrap:
             raise ValueError(f"num_segments = {num_segments}: expected at least 1")
         if num_resamples < FEWEST_RESAMPLES:
             raise ValueError(f"num_resamples = {num_resamples}: expected at least {FEWEST_RESAMPLES}")
-        even = np.full(num_segments, 1 / num_segments)
-        counts = np.random.default_rng(seed).multinomial(num_segments, even, size=num_resamples)
-        self.weights = torch.from_numpy(counts).double()
+        member = torch.arange(num_segments) if groups is None else torch.unique(groups, return_inverse=True)[1].cpu()
+        check_shape("groups", member, "B", B=num_segments)
+        num_groups = int(member.max()) + 1
+        even = np.full(num_groups, 1 / num_groups)
+        counts = np.random.default_rng(seed).multinomial(num_groups, even, size=num_resamples)
+        self.weights = torch.from_numpy(counts).double()[:, member]
 
     def means(self, values: Tensor, valid: Tensor) -> Tensor:
         """Mean over valid segments under every resample: [B,H] to [R,H].

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worldmodel.evaluation.curves import Bootstrap, StepErrors, describe_curve, describe_difference, step_errors
+from worldmodel.evaluation.curves import (
+    Bootstrap,
+    StepErrors,
+    describe_curve,
+    describe_difference,
+    interval95,
+    step_errors,
+)
 from worldmodel.evaluation.units import Units
 
 MARKS = (1, 3, 6)
@@ -214,3 +221,23 @@ def test_unusable_input_is_refused() -> None:
         Bootstrap(9, num_resamples=10)
     with pytest.raises(ValueError, match="num_segments = 0"):
         Bootstrap(0)
+
+
+def test_drawing_episodes_keeps_their_segments_together() -> None:
+    groups = torch.tensor([7, 3, 3, 9, 7, 7])
+    weights = Bootstrap(6, num_resamples=500, groups=groups).weights
+    for one in (3, 7, 9):
+        counts = weights[:, groups == one]
+        assert torch.equal(counts, counts[:, :1].expand_as(counts))
+    assert torch.equal(weights[:, [1, 0, 3]].sum(dim=1), torch.full((500,), 3.0, dtype=torch.float64))
+
+
+def test_segments_that_resemble_each_other_widen_the_interval_of_episodes_only() -> None:
+    generator = torch.Generator().manual_seed(0)
+    episode = torch.randn(8, 1, generator=generator).repeat_interleave(25, dim=0).double()  # all segments of one agree
+    valid = torch.ones(200, 1, dtype=torch.bool)
+    widths = []
+    for groups in (None, torch.arange(8).repeat_interleave(25)):
+        low, high = interval95(Bootstrap(200, groups=groups).means(episode, valid))[0]
+        widths.append(high - low)
+    assert 3.0 < widths[1] / widths[0] < 7.0  # sqrt(25) = 5
