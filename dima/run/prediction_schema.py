@@ -104,7 +104,7 @@ def _check_orders(orders: Place, sizes: _Sizes) -> int | None:
     """Check every order; the number of agents whose gains were measured, None if no order's were."""
     if not orders.mapping():
         raise orders.fail("at least one order")
-    lengths: set[int] = set()
+    num_agents: int | None = None
     for name in orders.mapping():
         order = orders[name]
         order["state"].optional(lambda place: _check_curve(place, sizes))
@@ -113,13 +113,11 @@ def _check_orders(orders: Place, sizes: _Sizes) -> int | None:
         _check_termination(order["termination"])
         order["spread"].optional(lambda place: _check_spreads(place, sizes))
         if order["action_gain"].value is not None:
-            agents = len(order["action_gain"].items())
-            lengths.add(agents)
-            expected = min(lengths)  # all orders have the same agents
-            order["action_gain"].numbers(expected)
-            order["action_gain_ci95"].intervals(expected)
-            order["action_gain_r2"].numbers(expected)
-    return max(lengths, default=None)
+            order["action_gain"].numbers(num_agents)
+            num_agents = len(order["action_gain"].items())
+            order["action_gain_ci95"].intervals(num_agents)
+            order["action_gain_r2"].numbers(num_agents)
+    return num_agents
 
 
 def _check_curve(curve: Place, sizes: _Sizes) -> None:
@@ -139,10 +137,10 @@ def _check_termination(termination: Place) -> None:
         termination[name].number()
     for name in ("positives", "steps"):
         termination[name].integer(at_least=0)
-    for bin_ in termination["bins"].items():
+    for bin_ in termination["bins"].items(length=10):
         bin_["count"].integer(at_least=0)
         for name in ("predicted", "observed"):
-            bin_[name].number()
+            bin_[name].optional(Place.number)
 
 
 def _check_spreads(spreads: Place, sizes: _Sizes) -> None:
@@ -154,7 +152,7 @@ def _check_spread(spread: Place, sizes: _Sizes) -> None:
     spread["crps"].marked(sizes.marks, Place.number)
     spread["crps_ci95"].marked(sizes.marks, Place.interval)
     spread["energy_score"].marked(sizes.marks, Place.number)
-    spread["spread_skill"].marked(sizes.marks, Place.number)
+    spread["spread_skill"].marked(sizes.marks, lambda place: place.optional(Place.number))
     for mark in sizes.marks:
         ranks = spread["ranks"][mark]
         ranks["histogram"].integers(sizes.samples + 1)
