@@ -62,13 +62,13 @@ def _run(command: str, arguments: list[str]) -> int:
     if command not in _COMMANDS:
         raise ValueError(f"unknown command {nearest(command, _COMMANDS)} (commands: {', '.join(_COMMANDS)})")
     module = importlib.import_module(f"dima.run.{command.replace('-', '_')}")
-    arguments = [_respelt(command, argument) for argument in arguments]
+    arguments = [respelt(command, argument) for argument in arguments]
     sys.argv = [f"dima {command}", *_with_defaults(command, _for_plug_ins(arguments))]
     module.main()
     return 0
 
 
-def _respelt(command: str, argument: str) -> str:
+def respelt(command: str, argument: str) -> str:
     """`dima collect policy=...` says who acts; to Hydra, `policy` is the group of settings of `dima train`."""
     says_who = command == "collect" and argument.startswith("policy=")
     return argument.replace("policy=", "behaviour=", 1) if says_who else argument

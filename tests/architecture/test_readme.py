@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
+from dima.run.cli import respelt
 from dima.run.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +40,11 @@ def test_there_are_commands_to_check() -> None:
 def test_command_composes(command: str) -> None:
     name, *overrides = dima_words(command)
     import_module(f"dima.run.{name.replace('-', '_')}")
-    if name != "train" or "-m" in overrides or any(word.startswith("resume=") for word in overrides):
+    composed = name in ("train", "collect", "predict")
+    if not composed or "-m" in overrides or any(word.startswith("resume=") for word in overrides):
         return
     with initialize_config_module("configs", version_base="1.3"):
-        assert read_settings(compose("train", overrides)).env_steps >= 1
+        assert read_settings(compose(name, [respelt(name, word) for word in overrides])).seed >= 0
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])
