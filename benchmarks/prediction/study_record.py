@@ -1,9 +1,9 @@
 """What is kept of a cell, small enough to be committed: RESULTS/cells/CELL.json, version 1.
 
 `{"schema": 1, "cell", "group", "dataset", "seed", "fit", "predict"` (what the commands were told)`, "fitted": {
-"training_steps", "held_out_steps", "updates", "parameters", "training_loss", "held_out_loss", "commit", "dirty",
-"hardware"}, "cost": {"fit": {"wall_s", "cpu_s"}, "predict": {..}}, "prediction": {..}}`: the prediction without what is
-long and follows from a new measurement: intervals per step, raw units, calibration bins, and mostly the fan.
+"num_agents", "training_steps", "held_out_steps", "updates", "parameters", "training_loss", "held_out_loss", "commit",
+"dirty", "hardware"}, "cost": {"fit": {"wall_s", "cpu_s"}, "predict": {..}}, "prediction": {..}}`: the prediction
+without what is long and follows from a new measurement: intervals per step, raw units, bins, mostly the fan.
 """
 
 from __future__ import annotations
@@ -82,11 +82,13 @@ def _describe_fit(run: Path, dataset: Path) -> dict[str, Any]:
     """What a finished run folder of `dima fit` tells: amounts, the last losses, parameters, code and machine."""
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     settings: FitSettings = read_settings(load_config(run / "config.yaml"))
-    model = settings.world_model_config.build(read_spec(read_header(dataset), dataset))
+    spec = read_spec(read_header(dataset), dataset)
+    model = settings.world_model_config.build(spec)
     last: dict[str, float] = {}
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         last |= json.loads(line)  # parts with fewer updates are missing in later rows
     return {
+        "num_agents": spec.num_agents,
         "training_steps": manifest["data"]["training_steps"],
         "held_out_steps": manifest["data"]["held_out_steps"],
         "updates": settings.updates
