@@ -21,9 +21,9 @@ HEAD = """# Tables
 
 Written by `tables.py` from `cells/`. E is the error summed over so many imagined steps, in standard deviations of each
 dimension in the dataset, averaged over the dimensions that vary, and over the segments: the expected error of one draw.
-Brackets: 95 % bootstrap interval over segments; with several seeds, the mean of theirs. Behind a slash: each seed. All
-cells of a dataset meet the same segments. A difference between two models has the interval of independent errors, which
-is too wide, since the same segments are hard for both.
+Brackets: 95 % bootstrap interval over the held-out segments; with several seeds, the mean of theirs. Behind a slash:
+each seed. All cells of a dataset meet the same segments. A difference between two models has the interval of
+independent errors, which is too wide, since the same segments are hard for both. It says nothing of other seeds.
 """
 
 
