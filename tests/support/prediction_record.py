@@ -79,7 +79,13 @@ def _what_was_run(num_agents: int, order: str, seed: int) -> dict[str, Any]:
         "env": f"mamujoco/halfcheetah-{num_agents}x{max(6 // num_agents, 1)}",
         "versions": {"mujoco": "3.3.0", "body": "HalfCheetah-v5"},
         "model": "DimaWorldModel",
-        "options": {"reveal": "progressive", "order": order, "num_denoising_steps": 4},
+        "options": {
+            "reveal": "progressive",
+            "num_denoising_steps": 4,
+            "target": "state",
+            "sigma_offset_noise": 0.3,
+            "order": order,
+        },
         "data": {"path": "data/mixture", "fingerprint": "5f1e", "episodes": 4, "steps": 4000, "which": "held_out"},
         "seed": seed,
     }

@@ -53,5 +53,5 @@ def _note(prediction: dict[str, Any]) -> str:
     source = "one a segment" if samples == 1 else f"mean over {samples} a segment"
     return (
         f"Mean absolute error of an imagined trajectory ({source}).\n"
-        f"Bands and brackets: 95 % bootstrap intervals over {segments} segments."
+        f"Bands and brackets: 95 % bootstrap intervals; {segments} segments."
     )

@@ -53,7 +53,7 @@ def plot_overlay(predictions: Mapping[str, dict[str, Any]], path: Path) -> Figur
         draw_errors(axes, panel_series, marks, panel_name)
         if gains:
             draw_gain_bars(figure.add_subplot(grid[0, 1]), gains, looks, lying=lying)
-        note = "Bands and brackets: 95 % bootstrap intervals over segments.\nLines on bars: the same over states."
+        note = "Bands, brackets and lines on bars: 95 % bootstrap intervals."
         draw_table(figure.add_subplot(grid[1, :]), columns, marks, note)
         head(figure, first["env"], [axes])
         save(figure, path)
@@ -63,7 +63,6 @@ def plot_overlay(predictions: Mapping[str, dict[str, Any]], path: Path) -> Figur
 def own_order(prediction: dict[str, Any]) -> str:
     """The order of the model's configuration, or the best one at the last mark where that was not predicted."""
     orders, chosen = prediction["orders"], prediction["options"].get("order")
-    chosen = ",".join(map(str, chosen)) if isinstance(chosen, list) else chosen
     if chosen in orders:
         return chosen
     field, mark = "state" if all(order["state"] for order in orders.values()) else "obs", str(prediction["marks"][-1])

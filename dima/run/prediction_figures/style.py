@@ -7,6 +7,7 @@ in grey as well.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,9 @@ NOTE_COLOR = "0.35"
 
 _LETTER = 0.058
 """Inches of a letter in the legend, on average."""
+
+_LETTERS_A_LINE = 100
+"""Letters of the line above a figure that fit into its width."""
 
 _DPI = 160
 
@@ -112,9 +116,10 @@ def _nth(looks: Sequence[Look], index: int) -> Look:
 
 def describe(prediction: dict[str, Any]) -> str:
     """Task, model and its options, for the line above a figure."""
-    names = {"num_denoising_steps": "denoising steps"}
-    options = [f"{names.get(k, k)} {v}" for k, v in prediction["options"].items() if k != "order" and v is not None]
-    return f"{prediction['env']}, {prediction['model']}" + (f" ({', '.join(options)})" if options else "")
+    said = {key: value for key, value in prediction["options"].items() if key != "order" and value is not None}
+    options = [f"{key.replace('_', ' ')} {value}" for key, value in said.items()]
+    text = f"{prediction['env']}, {prediction['model']}" + (f" ({', '.join(options)})" if options else "")
+    return textwrap.fill(text, _LETTERS_A_LINE)
 
 
 def head(figure: Figure, title: str, panels: Sequence[Axes]) -> None:

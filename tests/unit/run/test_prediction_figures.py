@@ -267,7 +267,7 @@ def test_models_show_their_own_order_or_the_best(tmp_path: Path) -> None:
     best = prediction_record(num_agents=3, seed=1)
     best["options"] = {}
     listed = prediction_record(orders=["cycle", "1,2,3,1"], num_agents=3)
-    listed["options"]["order"] = [1, 2, 3, 1]
+    listed["options"]["order"] = "1,2,3,1"
     figure = plot_overlay({"a": own, "b": best, "c": listed}, tmp_path / "overlay.png")
     errors, gains = panels(figure)
     totals = {name: order["state"]["cumulative"]["20"] for name, order in best["orders"].items()}

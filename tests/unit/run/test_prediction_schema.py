@@ -117,6 +117,14 @@ def test_gains_say_how_they_were_measured() -> None:
         validate(record)
 
 
+def test_every_key_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "prediction.md").read_text()
+    documented = set(re.findall(r"`(\w+)`", text))
+    record = prediction_record(orders=["any"])
+    keys = {str(path[-1]) for path in _paths(record) if ".".join(map(str, path[:-1])) not in FREE}
+    assert {key for key in keys if not key.isdigit()} - documented == set()
+
+
 def test_more_keys_are_no_mistake() -> None:
     validate(prediction_record() | {"comment": "by hand"})
 
