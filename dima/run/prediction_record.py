@@ -98,6 +98,7 @@ def measure_run(
         "segments": segments.num_segments,
         "complete_segments": int(segments.valid.all(dim=1).sum()),
         "samples": task.num_samples,
+        "bootstrap": {"resamples": len(task.bootstrap.weights), "by": "episodes" if task.by_episode else "segments"},
         "marks": list(task.marks),
         "units": _units(task),
         "orders": {name: {**describe_order(each, task, segments), **gains[name]} for name, each in measured.items()},
