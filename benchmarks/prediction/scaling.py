@@ -188,8 +188,9 @@ def draw(result: dict[str, Any]) -> Figure:
         for name, color in zip(names, COLORS, strict=False):
             figures = result["times"][name]
             line = figures["line"]
-            label = f"{line['intercept_ms']:.2g} + {line['per_agent_ms']:.2g} N,  $r^2$ = {line['r2']:.3f}"
-            label = f"{name.removeprefix(UPDATE).replace('_', ' ')}: {label}" if len(names) > 1 else label
+            label = f"{line['intercept_ms']:.2g} {line['per_agent_ms']:+.2g} N"
+            several = f"{name.removeprefix(UPDATE).replace('_', ', ')}: {label}"
+            label = several if len(names) > 1 else f"{label},  $r^2$ = {line['r2']:.3f}"
             median, quartiles = np.array(figures["median_ms"]), np.array(figures["quartiles_ms"]).T
             axes.errorbar(agents, median, abs(quartiles - median), fmt="o", color=color, elinewidth=0.8)
             axes.plot(ends, line["intercept_ms"] + line["per_agent_ms"] * ends, color=color, linewidth=1, label=label)

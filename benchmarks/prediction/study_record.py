@@ -17,11 +17,7 @@ from study_plan import Cell
 from study_steps import Cost
 
 from dima.run import prediction_schema
-from dima.run.assemble import num_parameters
-from dima.run.fit import FitSettings
-from dima.run.settings import load_config, read_settings
 from worldmodel.atomic import write_whole
-from worldmodel.dataset import read_header, read_spec
 
 SCHEMA = 1
 
@@ -80,8 +76,13 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _describe_fit(run: Path, dataset: Path) -> dict[str, Any]:
     """What a finished run folder of `dima fit` tells: amounts, the last losses, parameters, code and machine."""
+    # Here, as they take seconds: listing cells and finding mistakes in a plan should not.
+    from dima.run.assemble import num_parameters
+    from dima.run.settings import load_config, read_settings
+    from worldmodel.dataset import read_header, read_spec
+
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    settings: FitSettings = read_settings(load_config(run / "config.yaml"))
+    settings: Any = read_settings(load_config(run / "config.yaml"))
     spec = read_spec(read_header(dataset), dataset)
     model = settings.world_model_config.build(spec)
     last: dict[str, float] = {}
