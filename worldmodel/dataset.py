@@ -10,13 +10,15 @@ import dataclasses
 import hashlib
 import io
 import json
-import zipfile
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
+from torch import Tensor
 
 from worldmodel.atomic import write_whole, write_whole_binary
 from worldmodel.types import EnvSpec, Trajectory
@@ -24,6 +26,18 @@ from worldmodel.types import EnvSpec, Trajectory
 SCHEMA = 1
 _HEADER, _EPISODES = "dataset.json", "episodes"
 _FIELDS = ("obs", "state", "action", "reward", "terminated", "truncated")
+
+_HEADER_TYPES = {
+    "env_id": str,
+    "env": dict,
+    "spec": dict,
+    "num_episodes": int,
+    "complete": bool,
+    "settings": dict,
+    "episodes": list,
+}
+_ENTRY_TYPES = {"seed": int, "steps": int, "behaviour": str, "sha256": str}
+_SPEC_TYPES = {"env_id": str, "num_agents": int, "state_dim": int, "episode_steps": int, "appends_agent_id": bool}
 
 
 class DatasetError(ValueError):
@@ -91,7 +105,7 @@ def write_episode(path: Path, number: int, episode: Trajectory) -> None:
     arrays = {name: getattr(episode, name).to(torch.float32).numpy() for name in _FIELDS}
     file = path / episode_name(number)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole_binary(file, lambda opened: np.savez(opened, allow_pickle=False, **arrays))
+    write_whole_binary(file, lambda opened: np.savez(opened, **arrays))
 
 
 def describe_episode(path: Path, number: int, spec: EnvSpec, *, seed: int, behaviour: str) -> dict[str, Any]:
@@ -124,13 +138,14 @@ def read_header(path: Path) -> dict[str, Any]:
         raise DatasetError(f"no dataset at {str(path)!r}: it has no {_HEADER} (dima collect makes one)")
     try:
         header = json.loads(file.read_text(encoding="utf-8"))
-        missing = [name for name in ("schema", "env_id", "env", "spec", "episodes", "complete") if name not in header]
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise DatasetError(f"{file} is damaged: {error}") from error
-    if missing:
-        raise DatasetError(f"{file} is damaged: it has no {missing[0]!r}")
+    _require_types(path, "it", header, {"schema": int})
     if header["schema"] != SCHEMA:
         raise DatasetError(f"{file} has schema {header['schema']}, this program reads schema {SCHEMA}")
+    _require_types(path, "it", header, _HEADER_TYPES)
+    for number, entry in enumerate(header["episodes"]):
+        _require_types(path, f"episode {number}", entry, _ENTRY_TYPES)
     return header
 
 
@@ -141,13 +156,26 @@ def read_spec(header: Mapping[str, Any], path: Path) -> EnvSpec:
         DatasetError: when it is damaged.
     """
     saved = dict(header["spec"])
+    _require_types(path, "spec", saved, _SPEC_TYPES)
     try:
         for name in ("obs_sizes", "action_sizes"):
-            saved[name] = tuple(saved[name])
+            saved[name] = tuple(map(operator.index, saved[name]))
         saved["versions"] = tuple((str(name), str(version)) for name, version in saved["versions"])
         return EnvSpec(**saved)
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path / _HEADER} is damaged: spec: {error}") from error
+
+
+def _require_types(path: Path, what: str, values: Any, types: Mapping[str, type]) -> None:
+    """Refuse a part of dataset.json, called `what`, that lacks a key of `types` or has another type there."""
+    file = path / _HEADER
+    if not isinstance(values, dict):
+        raise DatasetError(f"{file} is damaged: {what} is no object with keys")
+    for name, type_ in types.items():
+        if name not in values:
+            raise DatasetError(f"{file} is damaged: {what} has no {name!r}")
+        if type(values[name]) is not type_:
+            raise DatasetError(f"{file} is damaged: {what} has {name} = {values[name]!r}, expected {type_.__name__}")
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -163,8 +191,9 @@ def read_dataset(path: Path) -> Dataset:
         raise DatasetError(
             f"{path} is unfinished: {found} of {header['num_episodes']} episodes; finish it: dima collect resume={path}"
         )
-    if not header["episodes"]:
-        raise DatasetError(f"{path} holds no episode")
+    listed, promised = len(header["episodes"]), header["num_episodes"]
+    if listed != promised or listed == 0:
+        raise DatasetError(f"{path} is cut off: {_HEADER} lists {listed} episodes, but num_episodes is {promised}")
     episodes = tuple(_read_listed(path, number, entry, spec) for number, entry in enumerate(header["episodes"]))
     return Dataset(path, header, spec, episodes)
 
@@ -209,15 +238,14 @@ def _first_steps(trajectory: Trajectory, length: int) -> Trajectory:
 
 
 def _read_listed(path: Path, number: int, entry: Mapping[str, Any], spec: EnvSpec) -> Trajectory:
-    try:
-        seed, steps, checksum = int(entry["seed"]), int(entry["steps"]), entry["sha256"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path / _HEADER} is damaged: episode {number}: {error!r}") from error
     content = _read_bytes(path, number)
-    episode = _parse(path, number, content, spec, seed)  # first: a NaN is named where a checksum would only differ
-    if episode.length != steps:
-        raise DatasetError(f"{path / episode_name(number)} holds {episode.length} steps, {_HEADER} says {steps}")
-    if hashlib.sha256(content).hexdigest() != checksum:
+    # Parsed first: a NaN is named where a checksum would only differ.
+    episode = _parse(path, number, content, spec, entry["seed"])
+    if episode.length != entry["steps"]:
+        raise DatasetError(
+            f"{path / episode_name(number)} holds {episode.length} steps, {_HEADER} says {entry['steps']}"
+        )
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise DatasetError(f"{path / episode_name(number)} was altered: it does not match its checksum in {_HEADER}")
     return episode
 
@@ -231,13 +259,7 @@ def _read_bytes(path: Path, number: int) -> bytes:
 
 def _parse(path: Path, number: int, content: bytes, spec: EnvSpec, seed: int) -> Trajectory:
     file = path / episode_name(number)
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in _FIELDS}
-    except KeyError as error:
-        raise DatasetError(f"{file} is damaged: {' '.join(str(error.args[0]).split())}") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{file} is cut off or damaged: {' '.join(str(error).split())}") from error
+    tensors = _load_tensors(file, content)
     try:
         for name in ("terminated", "truncated"):
             if not bool(((tensors[name] == 0) | (tensors[name] == 1)).all()):
@@ -253,6 +275,23 @@ def _parse(path: Path, number: int, content: bytes, spec: EnvSpec, seed: int) ->
         ).validate(spec)
         if episode.is_open:
             raise ValueError("the episode is cut off: its last step neither terminates nor truncates it")
-    except (ValueError, FloatingPointError, IndexError) as error:
+    except (ValueError, FloatingPointError) as error:
         raise DatasetError(f"{file}: {error}") from error
     return episode
+
+
+def _load_tensors(file: Path, content: bytes) -> dict[str, Tensor]:
+    """The arrays of an episode file by name; nothing in it is ever unpickled."""
+    try:
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(archive, NpzFile):
+            raise ValueError("a single array instead of an archive")
+        arrays = {name: archive[name] for name in archive.files if name in _FIELDS}
+    except Exception as error:  # a damaged archive trips zipfile and NumPy in many ways
+        raise DatasetError(f"{file} is cut off or damaged: {' '.join(str(error).split())}") from error
+    for name in _FIELDS:
+        if name not in arrays:
+            raise DatasetError(f"{file} is damaged: it has no array {name!r}")
+        if arrays[name].dtype != np.float32:
+            raise DatasetError(f"{file}: {name} has dtype {arrays[name].dtype}, expected float32")
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

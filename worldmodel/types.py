@@ -156,12 +156,12 @@ class Trajectory(TensorStruct):
             ValueError: when a shape or a type disagrees, an action leaves [-1, 1], or an end lies before the last step.
             FloatingPointError: when a value is not finite.
         """
-        sizes = {"N": spec.num_agents, "O": spec.obs_dim, "S": spec.state_dim, "A": spec.action_dim, "T": self.length}
+        sizes = {"N": spec.num_agents, "O": spec.obs_dim, "S": spec.state_dim, "A": spec.action_dim}
+        sizes = check_shape("Trajectory.action", self.action, "T N A", **sizes)
         if self.length == 0:
             raise ValueError("a trajectory needs at least one transition")
         check_shape("Trajectory.obs", self.obs, "T+1 N O", **sizes)
         check_shape("Trajectory.state", self.state, "T+1 S", **sizes)
-        check_shape("Trajectory.action", self.action, "T N A", **sizes)
         for name in ("reward", "terminated", "truncated"):
             check_shape(f"Trajectory.{name}", getattr(self, name), "T", **sizes)
         for name, tensor in self.tensors():

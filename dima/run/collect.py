@@ -5,6 +5,7 @@ What is in the dataset depends on its seed and settings alone, not on the number
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 import sys
@@ -169,8 +170,9 @@ def _finish(
     )
     progress = Progress(len(jobs) - len(missing), len(jobs), counted="episodes")
     try:
-        for count, return_ in enumerate(run_jobs(_play, missing, num_workers), len(jobs) - len(missing) + 1):
-            progress.show({"episodes": count, "episode/return": return_})
+        with contextlib.closing(run_jobs(_play, missing, num_workers)) as returns:
+            for count, return_ in enumerate(returns, len(jobs) - len(missing) + 1):
+                progress.show({"episodes": count, "episode/return": return_})
     except KeyboardInterrupt:
         say(f"\nstopped; go on with: dima collect resume={folder.path}")
         raise

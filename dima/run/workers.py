@@ -5,9 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 import torch
@@ -16,15 +17,17 @@ JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
 
-def run_jobs(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], num_workers: int) -> Iterator[ResultT]:
+def run_jobs(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], num_workers: int) -> Generator[ResultT]:
     """Yield `work(job)` for each of `jobs`, in the order in which they finish; the first error ends it.
 
-    `work` and the jobs must be picklable when there is more than one worker. The processes end with this one, however
-    it ends.
+    `work` and the jobs must be picklable when there is more than one worker. The processes end with the generator, and
+    with this process, however it ends: nobody is left to write behind the back of whoever clears up. A job that was
+    under way then is broken off, so it must leave nothing half-done that matters.
     """
     if num_workers == 1:
         yield from map(work, jobs)
         return
+    others = set(multiprocessing.active_children())
     pool = concurrent.futures.ProcessPoolExecutor(
         num_workers, multiprocessing.get_context("spawn"), initializer=_begin_worker, initargs=(os.getpid(),)
     )
@@ -35,10 +38,13 @@ def run_jobs(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], num_workers:
     except concurrent.futures.process.BrokenProcessPool as error:
         raise ValueError("a worker process died (killed, or out of memory); go on with fewer: num_workers=1") from error
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin_worker(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everybody at the terminal; the parent decides
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -1,0 +1,45 @@
+"""Dataset folders made without an environment, and changes to them that somebody with a text editor could make."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from worldmodel.dataset import describe_episode, write_episode, write_header
+from worldmodel.types import EnvSpec, Trajectory
+
+
+def write_dataset(
+    folder: Path, spec: EnvSpec, episodes: Sequence[Trajectory], behaviours: Sequence[str] | None = None
+) -> None:
+    """A finished dataset of `episodes`, with seeds 100, 101, ..."""
+    folder.mkdir(exist_ok=True)
+    entries = []
+    for number, episode in enumerate(episodes):
+        write_episode(folder, number, episode)
+        name = behaviours[number] if behaviours else "random"
+        entries.append(describe_episode(folder, number, spec, seed=100 + number, behaviour=name))
+    write_header(
+        folder,
+        {
+            "env_id": spec.env_id,
+            "env": {},
+            "spec": dataclasses.asdict(spec),
+            "num_episodes": len(entries),
+            "num_steps": sum(entry["steps"] for entry in entries),
+            "complete": True,
+            "settings": {},
+            "episodes": entries,
+        },
+    )
+
+
+def edit_header(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Let `change` alter the content of dataset.json in place."""
+    file = folder / "dataset.json"
+    header = json.loads(file.read_text())
+    change(header)
+    file.write_text(json.dumps(header))
