@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dima.run.optimize import PartOptimizer, split_by_decay
+from dima.run.optimize import LearningRateDecay, PartOptimizer, split_by_decay
 from worldmodel.config import OptimConfig
 from worldmodel.protocol import TrainablePart
 from worldmodel.types import LossOutput, Segment
@@ -82,6 +82,40 @@ def test_the_learning_rate_warms_up() -> None:
         rates.append(optimizer.learning_rate())
         optimizer.update(make_segment(torch.randn(4, 3)), GENERATOR)
     assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+def test_the_learning_rate_falls_to_its_last_share() -> None:
+    decay = LearningRateDecay(final=0.2, begin=0.5).over(11)  # 0..5 at full rate, 10 is the last
+    factors = [decay.factor(update) for update in range(11)]
+    # 5.5 updates are the first half; from there it falls by 0.8 over the 4.5 to the last
+    expected = [1.0] * 6 + [1 - 0.8 * (update - 5.5) / 4.5 for update in range(6, 11)]
+    assert factors == pytest.approx(expected)
+    assert factors[-1] == pytest.approx(0.2)
+    assert decay.factor(50) == pytest.approx(0.2), "it stays there"
+
+
+@pytest.mark.parametrize(
+    ("decay", "factors"),
+    [
+        (LearningRateDecay(0.1, 0.0), {0: 1.0}),  # of unknown length: nothing falls
+        (LearningRateDecay(0.1, 1.0).over(4), {0: 1.0, 3: 1.0}),
+        (LearningRateDecay(1.0, 0.0).over(4), {0: 1.0, 3: 1.0}),
+        (LearningRateDecay(0.1, 0.0).over(4), {0: 1.0, 1: 0.7, 2: 0.4, 3: 0.1}),
+        (LearningRateDecay(0.1, 0.5).over(1), {0: 1.0}),
+        (LearningRateDecay(0.1, 0.0).over(0), {0: 1.0}),
+    ],
+)
+def test_the_ends_of_the_fall(decay: LearningRateDecay, factors: dict[int, float]) -> None:
+    assert {update: decay.factor(update) for update in factors} == pytest.approx(factors)
+
+
+def test_warm_up_and_fall_are_multiplied() -> None:
+    optimizer = PartOptimizer("part", Quadratic(warmup_updates=2), LearningRateDecay(0.25, 0.0).over(4))
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.learning_rate())
+        optimizer.update(make_segment(torch.randn(4, 3)), GENERATOR)
+    assert rates == pytest.approx([0.05, 0.075, 0.05, 0.025])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
