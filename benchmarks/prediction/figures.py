@@ -34,6 +34,7 @@ REVEAL_LOOKS = {
     "one": Look("#E69F00", "P"),
     "cumulative": Look("#56B4E9", "v"),
     "progressive": Look("#332288", "X"),
+    "two-phase": Look("#117733", "d"),
     "joint": Look("#882255", "h"),
 }
 """Other colours than those of the orders."""

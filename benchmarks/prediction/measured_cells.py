@@ -17,14 +17,19 @@ from study_record import read_record
 
 from dima.schedule import default_num_denoising_steps
 
-REVEALS = ("none", "one", "cumulative", "progressive", "joint")
+REVEALS = ("none", "one", "cumulative", "progressive", "two-phase", "joint")
 """The order in which tables and figures show them; whatever else there is comes behind."""
 
 AMOUNTS = ("training steps", "updates", "denoising steps")
 """Settings of which a cell has more or less."""
 
+MAIN_GROUPS = ("main", "ladder", "contacts")
+"""Groups of a plan whose cells stand side by side in the first tables; the others vary something besides."""
+
 _NOT_SETTINGS = (
     "world_model.reveal",
+    "world_model.sampler.reveal_sigma",
+    "world_model.sampler.keep_noise",
     "updates",
     "train_steps",
     "num_denoising_steps",
@@ -72,6 +77,8 @@ class MeasuredCell:
         self.seed: int = record["seed"]
         self.prediction: dict[str, Any] = record["prediction"]
         self.reveal: str = self.prediction["options"].get("reveal") or self.prediction["model"]
+        if record["fit"].get("world_model.sampler.reveal_sigma") is not None:
+            self.reveal = "two-phase"  # progressive, on a ladder that shows everybody above that noise
         self.orders: dict[str, Any] = self.prediction["orders"]
         self.setting = self._setting()
 
@@ -139,17 +146,17 @@ def by_reveal(cells: Iterable[MeasuredCell]) -> dict[str, list[MeasuredCell]]:
 
 
 def standard(cells: Sequence[MeasuredCell], dataset: str) -> list[MeasuredCell]:
-    """The cells that all others of the dataset are compared with: the group `main`."""
-    return [cell for cell in cells if cell.dataset == dataset and cell.group == "main"]
+    """The cells that all others of the dataset are compared with: those of the main groups."""
+    return [cell for cell in cells if cell.dataset == dataset and cell.group in MAIN_GROUPS]
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Cells that differ from the group `main` in the same settings."""
+    """Cells that differ from those of the main groups in the same settings."""
 
     names: tuple[str, ...]
     cells: tuple[MeasuredCell, ...]
-    """Those of `main` included, as far as there is a cell of the same reveal and seed to compare with."""
+    """Those of the main groups included, as far as there is a cell of the same reveal and seed to compare with."""
 
     def value(self, cell: MeasuredCell) -> str:
         """The settings of a cell, in words."""

@@ -24,6 +24,7 @@ dimension in the dataset, averaged over the dimensions that vary, and over the s
 Brackets: 95 % bootstrap interval over the held-out segments; with several seeds, the mean of theirs. Behind a slash:
 each seed. All cells of a dataset meet the same segments. A difference between two models has the interval of
 independent errors, which is too wide, since the same segments are hard for both. It says nothing of other seeds.
+`two-phase` is progressive on the ladder that shows all agents above a noise of 2 and keeps the noise meanwhile.
 """
 
 

@@ -18,6 +18,10 @@ from worldmodel.evaluation.segments import TestSegments, draw_segments
 from worldmodel.protocol import WorldModel
 
 
+_MOMENTS_A_CALL = 10
+"""A model may draw one random order of agents a call: few moments each, so that the gains are those of many orders."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrueChanges:
     """What changing one agent's action truly does at B recorded moments, or why that cannot be known."""
@@ -73,7 +77,12 @@ def describe_gains(
         generator = torch.Generator(device=device).manual_seed(task.generator("gain_noise").initial_seed())
         try:
             change = model_changes(
-                model, true.moments.context, true.actions, num_samples=num_samples, generator=generator
+                model,
+                true.moments.context,
+                true.actions,
+                num_samples=num_samples,
+                generator=generator,
+                batch_rows=_MOMENTS_A_CALL * num_samples,
             )
             gains[name] = describe_gain(change, true.change, task.units["state"], bootstrap)
         except ValueError as error:
