@@ -17,7 +17,6 @@ from worldmodel.evaluation.curves import Bootstrap
 from worldmodel.evaluation.segments import TestSegments, draw_segments
 from worldmodel.protocol import WorldModel
 
-
 _MOMENTS_A_CALL = 10
 """A model may draw one random order of agents a call: few moments each, so that the gains are those of many orders."""
 
