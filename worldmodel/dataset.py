@@ -72,7 +72,7 @@ class Dataset:
         return hashlib.sha256(together.encode()).hexdigest()[:16]
 
     def held_out(self, share: float) -> tuple[int, ...]:
-        """The numbers of the episodes to keep from training: every so-manieth when sorted by who acted.
+        """The numbers of the episodes to keep from training: evenly spaced among all when sorted by who acted.
 
         A pure function of the dataset and `share`, so that fitting and measuring agree on it. At least one episode
         (none for share 0), and at least one is left to train on.
@@ -204,10 +204,16 @@ def require_same_task(dataset: Dataset, spec: EnvSpec, what: str) -> None:
     Raises:
         DatasetError: naming the first thing that differs.
     """
-    for name in ("env_id", "num_agents", "state_dim", "obs_sizes", "action_sizes", "appends_agent_id"):
+    name = differing_field(dataset.spec, spec)
+    if name is not None:
         ours, theirs = getattr(dataset.spec, name), getattr(spec, name)
-        if ours != theirs:
-            raise DatasetError(f"{dataset.path} is data of another task: {name} is {ours!r}, that of {what} {theirs!r}")
+        raise DatasetError(f"{dataset.path} is data of another task: {name} is {ours!r}, that of {what} {theirs!r}")
+
+
+def differing_field(ours: EnvSpec, theirs: EnvSpec) -> str | None:
+    """The first field that makes two specs those of different tasks; versions and lengths of episodes do not."""
+    fields = ("env_id", "num_agents", "state_dim", "obs_sizes", "action_sizes", "appends_agent_id")
+    return next((name for name in fields if getattr(ours, name) != getattr(theirs, name)), None)
 
 
 def select_steps(trajectories: Sequence[Trajectory], num_steps: int) -> list[Trajectory]:

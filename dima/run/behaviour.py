@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from dima.run.folder import RunFolder
 from dima.run.runtime import derive_seed
-from dima.run.saved_run import open_run
+from dima.run.saved_run import SavedRun, open_run
 from envs.base import EnvConfig
 from envs.collector import Collector
 from envs.ou_agent import OrnsteinUhlenbeckAgent
@@ -24,6 +25,7 @@ from envs.random_agent import RandomAgent
 from envs.stream import episode_seed
 from imagination.agent import PolicyAgent
 from worldmodel.config import Config, ConfigError
+from worldmodel.dataset import differing_field
 from worldmodel.protocol import Agent
 from worldmodel.types import EnvSpec, Trajectory
 
@@ -88,14 +90,26 @@ def plan(policy: str, run: str | None, mixture: MixtureConfig, episodes: int) ->
         return [Behaviour(policy)] * episodes
     if policy.startswith("run:"):
         path = policy.removeprefix("run:")
-        return [Behaviour("policy", path, _checkpoints(path)[-1])] * episodes
+        return [Behaviour("policy", _absolute(path), _checkpoints(path)[-1])] * episodes
     if policy != "mixture":
         raise ConfigError(f"policy = {policy!r}: expected random, ou, run:DIR or mixture")
     shares = {Behaviour("random"): mixture.random, Behaviour("ou"): mixture.ou}
     if run is not None:
         steps = _checkpoints(run)
-        shares |= {Behaviour("policy", run, step): mixture.checkpoints / len(steps) for step in steps}
+        shares |= {Behaviour("policy", _absolute(run), step): mixture.checkpoints / len(steps) for step in steps}
     return _spread(shares, episodes)
+
+
+def require_policies(behaviours: Iterable[Behaviour], spec: EnvSpec) -> None:
+    """Open every checkpoint that is to act, before anything is played or written.
+
+    Raises:
+        ConfigError: when a run holds no policy, or one of another task.
+        CheckpointError: when a checkpoint is damaged.
+    """
+    for behaviour in dict.fromkeys(behaviours):
+        if behaviour.kind == "policy":
+            _open_policy(behaviour, spec)
 
 
 def play_episode(env_config: EnvConfig, behaviour: Behaviour, noise: NoiseConfig, seed: int, number: int) -> Trajectory:
@@ -135,6 +149,11 @@ def _spread(shares: dict[Behaviour, float], episodes: int) -> list[Behaviour]:
     return chosen
 
 
+def _absolute(run: str) -> str:
+    """So that a dataset can be finished from another folder."""
+    return str(Path(run).resolve())
+
+
 def _checkpoints(run: str) -> list[int]:
     steps = RunFolder.open(Path(run)).checkpoints().steps()
     if not steps:
@@ -150,19 +169,25 @@ def _agent(behaviour: Behaviour, spec: EnvSpec, noise: NoiseConfig, seed: int) -
         draw = np.random.default_rng(seed)
         std, time_steps = (_log_uniform(draw, *bounds) for bounds in (noise.std, noise.time_steps))
         return OrnsteinUhlenbeckAgent(spec, std=std, time_steps=time_steps, generator=generator)
+    learner = _open_policy(behaviour, spec).learner
+    return PolicyAgent(learner.model, learner.mappo.policy, generator, deterministic=False)
+
+
+def _open_policy(behaviour: Behaviour, spec: EnvSpec) -> SavedRun:
     assert behaviour.run is not None
     assert behaviour.checkpoint is not None
     saved = _opened(behaviour.run, behaviour.checkpoint)
-    if saved.learner.spec != spec:
+    name = differing_field(saved.learner.spec, spec)
+    if name is not None:
+        there, here = getattr(saved.learner.spec, name), getattr(spec, name)
         raise ConfigError(
-            f"the policy of {behaviour.run} was trained on {saved.learner.spec.env_id}, with other sizes or versions"
-            f" than {spec.env_id} has here; give its env=... and options"
+            f"the policy of {behaviour.run} was trained on another task: {name} is {there!r} there, {here!r} here"
         )
-    return PolicyAgent(saved.learner.model, saved.learner.mappo.policy, generator, deterministic=False)
+    return saved
 
 
-@functools.lru_cache(maxsize=1)
-def _opened(run: str, checkpoint: int) -> Any:
+@functools.lru_cache(maxsize=16)  # the episodes of a mixture take turns
+def _opened(run: str, checkpoint: int) -> SavedRun:
     return open_run(run, checkpoint, "cpu", 1, "collect")
 
 

@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("DIMA_DEBUG") == "1" or not is_user_error(error):
             raise
-        print(f"dima {command}: {one_line(error, command, rest)}", file=sys.stderr)
+        spelt = [respelt(command, argument) for argument in rest]
+        print(f"dima {command}: {one_line(error, command, spelt)}", file=sys.stderr)
         return 2
 
 

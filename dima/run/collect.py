@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,7 @@ from dima.run.behaviour import (
     dataset_episode_seed,
     plan,
     play_episode,
+    require_policies,
 )
 from dima.run.console import Progress, announce, say
 from dima.run.folder import RunFolder, new_path
@@ -33,7 +35,7 @@ from dima.run.runtime import available_cores
 from dima.run.settings import read_settings
 from dima.run.workers import run_jobs
 from envs.base import EnvConfig
-from worldmodel.config import Config
+from worldmodel.config import Config, ConfigError
 from worldmodel.dataset import (
     DatasetError,
     describe_episode,
@@ -108,6 +110,7 @@ def collect(config: DictConfig) -> None:
     settings: CollectSettings = read_settings(config)
     behaviours = plan(settings.behaviour, settings.run, settings.mixture, settings.episodes)
     spec = _spec(settings.env_config)
+    require_policies(behaviours, spec)
     path = Path(settings.out) if settings.out else new_path(Path("datasets") / chosen_groups()["env"], _label(settings))
     folder = _create(path)
     header = {
@@ -116,6 +119,7 @@ def collect(config: DictConfig) -> None:
         "spec": dataclasses.asdict(spec),
         "seed": settings.seed,
         "policy": settings.behaviour,
+        "behaviours": [dataclasses.asdict(behaviour) for behaviour in behaviours],
         "num_episodes": settings.episodes,
         "num_steps": 0,
         "complete": False,
@@ -126,23 +130,34 @@ def collect(config: DictConfig) -> None:
     try:
         write_header(path, header)
         _finish(folder, settings, spec, behaviours, header)
-    except Exception:
+    except Exception as error:
         if not list(path.glob("episodes/*.npz")):
             folder.remove()
+        elif isinstance(error, ValueError):
+            kept = f"the whole episodes are kept; go on with: dima collect resume={path}"
+            raise DatasetError(f"{error}; {kept}") from error
         raise
 
 
 def _resume(path: Path, num_workers: int | None) -> None:
+    for override in HydraConfig.get().overrides.task:
+        if override.partition("=")[0] not in ("resume", "num_workers"):
+            typed = override.replace("behaviour=", "policy=", 1)
+            raise ConfigError(f"{typed}: with resume=DIR only num_workers may change; the rest a dataset keeps")
     header = read_header(path)
     if header["complete"]:
         raise DatasetError(f"{path} is finished: it holds all of its {header['num_episodes']} episodes")
     config = DictConfig(header["settings"])
     config.num_workers = num_workers
-    settings: CollectSettings = read_settings(config)
+    settings = read_settings(config)
+    if not isinstance(settings, CollectSettings):
+        raise DatasetError(f"{path / 'dataset.json'} is damaged: settings are not those of dima collect")
     spec = _spec(settings.env_config)
     if spec != read_spec(header, path):
         raise DatasetError(f"{path} was begun with another version of {spec.env_id}: {header['spec']['versions']}")
-    behaviours = plan(settings.behaviour, settings.run, settings.mixture, settings.episodes)
+    # As planned when it was begun: a run that trains on in the meantime has other checkpoints.
+    behaviours = [Behaviour(**behaviour) for behaviour in header["behaviours"]]
+    require_policies(behaviours, spec)
     _finish(RunFolder(path), settings, spec, behaviours, header)
 
 

@@ -81,7 +81,9 @@ def _resume(config: DictConfig) -> None:
     folder.lock()
     saved = load_config(folder.config_file)
     apply_overrides(saved, HydraConfig.get().overrides.task)
-    settings: TrainSettings = read_settings(saved)
+    settings = read_settings(saved)
+    if not isinstance(settings, TrainSettings):
+        raise ConfigError(f"{folder.path} is no run of dima train; go on with it: dima fit resume={folder.path}")
     store = folder.checkpoints(settings.trainer.keep_checkpoints)
     checkpoint = _choose_checkpoint(folder, config.checkpoint)
     learner = build_learner(settings)

@@ -12,6 +12,7 @@ import multiprocessing.process
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,22 @@ SMALL = (
 )
 """A whole training run in a second: 8 rounds of 15 steps in episodes of 40, a checkpoint at every second round."""
 
+FIT = (
+    *LINEAR_MODEL,
+    "preset=smoke",
+    "device=cpu",
+    "num_threads=1",
+    "updates=40",
+    "log_every=10",
+    "checkpoint_every=10",
+)
+"""An offline fit in half a second."""
+
 COMPONENTS = ("collector", "optimizers", "policy", "random", "replay", "world_model")
+"""What a checkpoint of `dima train` holds."""
+
+FIT_COMPONENTS = ("optimizers", "random", "world_model")
+"""What a checkpoint of `dima fit` holds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +86,10 @@ def start(*arguments: str, cwd: Path, **variables: str) -> multiprocessing.proce
     return child
 
 
-def final_tensors(run: Path) -> dict[str, dict[str, Tensor]]:
+def final_tensors(run: Path, components: Sequence[str] = COMPONENTS) -> dict[str, dict[str, Tensor]]:
     """Every tensor of a run's latest checkpoint, by component."""
     latest = run / "checkpoints" / "latest"
-    return {name: load_file(latest / f"{name}.safetensors") for name in COMPONENTS}
+    return {name: load_file(latest / f"{name}.safetensors") for name in components}
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -90,7 +106,8 @@ def rows(run: Path) -> list[dict[str, Any]]:
 def _context() -> multiprocessing.context.ForkServerContext:
     """A server that has imported everything once, from which each command is forked within milliseconds."""
     context = multiprocessing.get_context("forkserver")
-    preloaded = ["torch._dynamo", "dima.run.train", "dima.run.evaluate", "tests.support.linear_model"]
+    commands = [f"dima.run.{name}" for name in ("train", "evaluate", "collect", "fit", "predict", "prediction_figures")]
+    preloaded = ["torch._dynamo", *commands, "tests.support.linear_model"]
     context.set_forkserver_preload(preloaded)
     return context
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from worldmodel.dataset import describe_episode, write_episode, write_header
+from worldmodel.dataset import DatasetError, describe_episode, read_dataset, write_episode, write_header
 from worldmodel.types import EnvSpec, Trajectory
 
 
@@ -43,3 +44,13 @@ def edit_header(folder: Path, change: Callable[[dict[str, Any]], object]) -> Non
     header = json.loads(file.read_text())
     change(header)
     file.write_text(json.dumps(header))
+
+
+def replace_episode(folder: Path, number: int, change: Callable[[Trajectory], Trajectory]) -> None:
+    """Put what `change` makes of an episode in its place and, unless it is faulty, list it as if it had been there."""
+    old = read_dataset(folder)
+    write_episode(folder, number, change(old.trajectories[number]))
+    said = old.header["episodes"][number]
+    with contextlib.suppress(DatasetError):
+        new = describe_episode(folder, number, old.spec, seed=said["seed"], behaviour=said["behaviour"])
+        edit_header(folder, lambda header: header["episodes"].__setitem__(number, new))

@@ -24,6 +24,8 @@ class PointTeamConfig(Config):
     fault: Fault = "none"
     fault_at: int = 5
     """Env steps of this environment, over all episodes, after which the fault shows; 0: at the first reset."""
+    fault_every: int = 1
+    """Only episodes whose seed is a multiple of this are faulty."""
     step_s: float = 0.0
     """Seconds that every step takes, so that a run lasts long enough to be killed in the middle."""
 
@@ -49,10 +51,12 @@ class PointTeam:
         )
         self._state = np.zeros(2)
         self._noise = np.random.default_rng(0)
+        self._seed = 0
         self._step = 0
         self._steps_in_all = 0
 
     def reset(self, seed: int) -> Observed:
+        self._seed = seed
         self._noise = np.random.default_rng(seed)
         self._state = self._noise.normal(size=2)
         self._step = 0
@@ -79,7 +83,7 @@ class PointTeam:
         pass
 
     def _is_faulty(self) -> bool:
-        return self._steps_in_all >= self.config.fault_at
+        return self._steps_in_all >= self.config.fault_at and self._seed % self.config.fault_every == 0
 
     def _observe(self) -> Observed:
         agents = self.config.num_agents

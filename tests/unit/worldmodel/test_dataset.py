@@ -164,7 +164,7 @@ def test_a_fault_is_named_with_its_file(fault: str, folder: Path) -> None:
 
 
 def test_an_array_that_is_missing_is_named(folder: Path) -> None:
-    arrays = arrays_of(folder, 1)
+    arrays: dict[str, Any] = arrays_of(folder, 1)
     del arrays["reward"]
     np.savez(folder / episode_name(1), **arrays)
     assert "00001.npz is damaged: it has no array 'reward'" in refused(folder)
