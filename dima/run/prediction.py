@@ -86,6 +86,8 @@ class Task:
             "obs": Units.of(torch.cat([episode.obs.flatten(1) for episode in episodes]), real.flatten()),
             "reward": Units.of(torch.cat([episode.reward for episode in episodes])[:, None]),
         }
+        if units["obs"].num_live == 0:
+            raise ValueError(f"{dataset.path}: no observation varies, so there is no scale to measure errors by")
         marks = tuple(sorted({mark for mark in (*MARKS, horizon) if mark <= horizon}))
         starts = draw_segments(
             held_out,
@@ -172,7 +174,7 @@ def describe_order(measured: Measured, task: Task, segments: TestSegments) -> di
         pairs = compared_values(measured.forecast, segments)
         spread = {
             name: describe_spread(*pairs[name], segments.valid, task.units[name], task.bootstrap, task.marks)
-            if name in pairs
+            if name in measured.errors
             else None
             for name in ("state", "obs")
         }
@@ -221,37 +223,6 @@ def describe_floor(model: WorldModel[Any], task: Task, segments: TestSegments, d
     obs = model.decode_states(true).unflatten(0, segments.state.shape[:2]).to(segments.obs.device)
     errors = step_errors(obs.flatten(2)[:, None], segments.obs.flatten(2), segments.valid, task.units["obs"])
     return {"obs": _curve(errors, task)}
-
-
-def describe_fan(measured: dict[str, Measured], task: Task, segments: TestSegments) -> dict[str, Any] | None:
-    """A typical segment's true and imagined states, in the four dimensions that move most over a segment.
-
-    Typical: whole, and with the median distance from start to end. None for a model that predicts no state.
-    """
-    whole = torch.nonzero(segments.valid.all(dim=1))[:, 0]
-    states = {name: each.forecast.state for name, each in measured.items() if each.forecast.state is not None}
-    if not states or len(whole) == 0:
-        return None
-    first, last = segments.context.state[:, -1], segments.state[:, -1]
-    unit = task.units["state"]
-    moved = ((last - first).double() / unit.std.clamp(min=1e-12)).abs()[whole] * unit.live
-    dims = moved.mean(dim=0).topk(min(4, unit.num_live)).indices.sort().values
-    chosen = int(whole[moved.mean(dim=1).argsort()[len(whole) // 2]])
-    begin = first[chosen, dims]
-    truth = torch.cat([begin[:, None], segments.state[chosen, :, dims].T], dim=1)
-    return {
-        "segment": {"episode": int(segments.episode[chosen]), "start": int(segments.start[chosen])},
-        "dims": dims.tolist(),
-        "truth": truth.tolist(),
-        "orders": {name: _fan_lines(state[chosen][:, :, dims], begin) for name, state in states.items()},
-        "unit": "environment",
-    }
-
-
-def _fan_lines(state: Tensor, begin: Tensor) -> list[list[list[float]]]:
-    """[M,H,D] and the start [D] to, by dimension, M lines of H+1 numbers."""
-    lines = torch.cat([begin.expand(len(state), 1, -1), state], dim=1)
-    return lines.permute(2, 0, 1).tolist()
 
 
 def _curve(errors: StepErrors | None, task: Task) -> dict[str, Any] | None:

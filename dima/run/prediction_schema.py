@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def validate(record: Any) -> None:
     root["floor"]["obs"].optional(lambda place: _check_curve(place, sizes))
     for name in ("baselines", "baselines_obs", "baselines_reward"):
         for baseline in BASELINES:
-            _check_curve(root[name][baseline], sizes)
+            _check_field(
+                name.removeprefix("baselines_"), root[name][baseline], lambda place: _check_curve(place, sizes)
+            )
     root["no_action"].one_of("hidden", "mean")
     _check_action_gain(root["action_gain"], measured=num_agents is not None)
     root["fan"].optional(lambda place: _check_fan(place, sizes))
@@ -107,9 +110,8 @@ def _check_orders(orders: Place, sizes: _Sizes) -> int | None:
     num_agents: int | None = None
     for name in orders.mapping():
         order = orders[name]
-        order["state"].optional(lambda place: _check_curve(place, sizes))
-        for field in ("obs", "reward"):
-            _check_curve(order[field], sizes)
+        for field in ("state", "obs", "reward"):
+            _check_field(field, order[field], lambda place: _check_curve(place, sizes))
         _check_termination(order["termination"])
         order["spread"].optional(lambda place: _check_spreads(place, sizes))
         if order["action_gain"].value is not None:
@@ -118,6 +120,14 @@ def _check_orders(orders: Place, sizes: _Sizes) -> int | None:
             order["action_gain_ci95"].intervals(num_agents)
             order["action_gain_r2"].numbers(num_agents)
     return num_agents
+
+
+def _check_field(field: str, place: Place, check: Callable[[Place], object]) -> None:
+    """Not every model predicts a state, and a reward that never varies has no unit; everybody observes something."""
+    if field in ("state", "reward"):
+        place.optional(check)
+    else:
+        check(place)
 
 
 def _check_curve(curve: Place, sizes: _Sizes) -> None:
@@ -161,12 +171,11 @@ def _check_spread(spread: Place, sizes: _Sizes) -> None:
 
 def _check_differences(differences: Place, sizes: _Sizes) -> None:
     def check(pair: Place) -> None:
-        pair["state"].optional(check_field)
-        for field in ("obs", "reward"):
-            check_field(pair[field])
+        for field in ("state", "obs", "reward"):
+            _check_field(field, pair[field], check_marks)
 
-    def check_field(field: Place) -> None:
-        field.marked(sizes.marks, lambda place: (place["mean"].number(), place["ci95"].interval()))
+    def check_marks(place: Place) -> None:
+        place.marked(sizes.marks, lambda place: (place["mean"].number(), place["ci95"].interval()))
 
     differences.each(check)
 
