@@ -16,6 +16,7 @@ from dima.run.optimize import LearningRateDecay, PartOptimizer
 from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness
 from dima.run.trainer_config import Updates, updates_of
+from worldmodel.config import ConfigError
 from worldmodel.protocol import WorldModel
 from worldmodel.replay import Replay
 from worldmodel.types import Segment
@@ -51,22 +52,22 @@ class Fitter:
         replay: Replay,
         held_out: Replay | None,
         randomness: Randomness,
-        log: RunLog,
     ) -> None:
-        """Draw the held-out batches, once."""
+        """Draw the held-out batches, once.
+
+        Raises:
+            ConfigError: when the plan names a part that the model has not, or leaves one out.
+        """
         self.plan = plan
         self.model = model
         self.replay = replay
         self.randomness = randomness
-        self.log = log
         self.updates = 0
         """How far every part is that has not stopped."""
-        self.budgets = {name: updates_of(plan.updates, name) for name in model.parts()}
+        self.budgets = _budgets(plan.updates, list(model.parts()))
         self.optimizers = {
             name: PartOptimizer(name, part, plan.decay.over(self.budgets[name])) for name, part in model.parts().items()
         }
-        self.losses: dict[str, float] = {}
-        """The latest loss of every part in training and on held-out episodes, as rows name them."""
         self._held_out = {} if held_out is None else self._draw(held_out)
 
     @property
@@ -74,14 +75,14 @@ class Fitter:
         """The update after which every part has stopped."""
         return max(self.budgets.values(), default=0)
 
-    def run(self) -> None:
-        """Go on until every part has its updates; rows and checkpoints on the way."""
+    def run(self, log: RunLog) -> None:
+        """Go on until every part has its updates; rows and checkpoints on the way go to `log`."""
         if self.updates == 0:
-            self.log.write_row({**self._counts(), **self._held_out_losses()})
+            log.write_row({**self._counts(), **self._held_out_losses()})
         while self.updates < self.last_update:
-            self._run_until(self._next_row())
+            self._run_until(self._next_stop(), log)
 
-    def _run_until(self, stop: int) -> None:
+    def _run_until(self, stop: int, log: RunLog) -> None:
         metrics = RoundMetrics(self.randomness.device)
         generator = self.randomness.generator("world_model")
         self.model.train(True)
@@ -95,22 +96,21 @@ class Fitter:
             for optimizer in self.optimizers.values():
                 optimizer.require_finite()
         self.model.train(False)
-        before, self.updates = self.updates, stop
+        self.updates = stop
         figures = metrics.collect()
         losses = [
             figures[f"world_model/{name}_loss"] for name in self.optimizers if f"world_model/{name}_loss" in figures
         ]
-        self.log.write_row({**self._counts(), "world_model/loss": sum(losses), **figures, **self._held_out_losses()})
-        every = self.plan.checkpoint_every
-        if stop == self.last_update or stop // every > before // every:
-            self.log.write_checkpoint(self.updates, self.state_dict(), {"updates": self.updates})
+        log.write_row({**self._counts(), "world_model/loss": sum(losses), **figures, **self._held_out_losses()})
+        if stop == self.last_update or stop % self.plan.checkpoint_every == 0:
+            log.write_checkpoint(self.updates, self.state_dict(), {"updates": self.updates})
 
-    def _next_row(self) -> int:
-        """The update at which the next row is due."""
-        every = self.plan.log_every
-        due = [early for early in _EARLY if self.updates < early < every] or [(self.updates // every + 1) * every]
+    def _next_stop(self) -> int:
+        """The update after which the next row or checkpoint is due, or a part has had its last."""
+        every, saved = self.plan.log_every, self.plan.checkpoint_every
+        rows = [early for early in _EARLY if self.updates < early < every] or [(self.updates // every + 1) * every]
         ends = [budget for budget in self.budgets.values() if budget > self.updates]
-        return min([*due, *ends])
+        return min([*rows, (self.updates // saved + 1) * saved, *ends])
 
     def _counts(self) -> dict[str, float]:
         return {"env_steps": self.replay.num_transitions, "updates": self.updates}
@@ -145,12 +145,27 @@ class Fitter:
         }
 
     def load_state_dict(self, state: dict[str, Any], counters: dict[str, int]) -> None:
-        """Put everything back to where `state_dict` found it."""
+        """Put everything back to where `state_dict` found it.
+
+        Raises:
+            ConfigError: when a part that had stopped is to go on: it could not catch up with the others.
+        """
+        for name, budget in self.budgets.items():
+            taken = state["optimizers"][name]["updates"]
+            if taken < min(budget, counters["updates"]):
+                raise ConfigError(f"updates: {name!r} had stopped after {taken}, so it cannot go on to {budget}")
         self.updates = counters["updates"]
         self.model.load_state_dict(state["world_model"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.randomness.load_state_dict(state["random"])
+
+
+def _budgets(updates: Updates, parts: list[str]) -> dict[str, int]:
+    unknown = sorted(set(updates) - set(parts)) if isinstance(updates, dict) else []
+    if unknown:
+        raise ConfigError(f"updates: the world model has no part {unknown[0]!r}; its parts are {', '.join(parts)}")
+    return {name: updates_of(updates, name) for name in parts}
 
 
 def _sample(replay: Replay, optimizer: PartOptimizer, generator: torch.Generator) -> Segment:

@@ -10,92 +10,24 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-import torch
 from omegaconf import DictConfig
 
 from dima.run.console import Progress, announce, say
-from dima.run.fit import FitSettings
-from dima.run.fit import split as split_as_fitted
 from dima.run.folder import RunFolder, new_path
 from dima.run.hydra_app import run_app
-from dima.run.prediction import Task, variants
+from dima.run.predict_settings import PredictSettings
+from dima.run.prediction import Task
 from dima.run.prediction_figures.overlay import own_order
 from dima.run.prediction_gain import TrueChanges, true_changes
+from dima.run.prediction_inputs import open_runs, read_env_config
 from dima.run.prediction_record import Measurement, Opened, measure_run
 from dima.run.prediction_schema import SCHEMA
 from dima.run.prediction_tables import describe_pairs, print_prediction
-from dima.run.runtime import DeviceChoice, derive_seed
-from dima.run.saved_run import SavedModel, open_model
 from dima.run.settings import read_settings
 from worldmodel.atomic import write_whole
-from worldmodel.config import Config, ConfigError
-from worldmodel.dataset import Dataset, read_dataset, require_same_task
-from worldmodel.types import Trajectory
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictSettings(Config):
-    """Everything that `dima predict` is told."""
-
-    run: str | None
-    """The run folder of `dima train` or `dima fit`."""
-    runs: tuple[str, ...] | None
-    """Several, to be compared."""
-    data: str
-    """The dataset folder."""
-    orders: tuple[str | tuple[int, ...], ...]
-    """Orders of the agents to compare."""
-    horizon: int
-    """H: imagined steps."""
-    segments: int
-    """B: stretches of real episodes."""
-    samples: int
-    """M: draws for each."""
-    held_out: float
-    """Share of the episodes to measure on."""
-    gain_states: int
-    """Moments at which actions are changed; 0: none."""
-    gain_samples: int
-    """Draws for each moment."""
-    perturbation_std: float
-    """Standard deviation of the change of an agent's action."""
-    resamples: int
-    """Of the bootstrap."""
-    resample: Literal["segments", "episodes"]
-    """What the bootstrap draws: segments, or whole episodes with the segments in them."""
-    num_denoising_steps: int | None
-    """Another number of noise levels than the model's own."""
-    solver: str | None
-    """Another solver than the model's own."""
-    checkpoint: int | str
-    """`latest`, or the number of a checkpoint."""
-    seed: int
-    """Of segments, noise and perturbations."""
-    device: DeviceChoice
-    """Where the model lives."""
-    num_threads: int | None
-    """CPU threads of torch; null: as in training."""
-    out: str | None
-    """Where to write."""
-
-    def validate(self) -> None:
-        """Refuse what cannot be measured."""
-        self.require((self.run is None) != (self.runs is None), "run", "a run folder, or several with runs=[..]")
-        self.require(self.runs is None or len(set(self.runs)) == len(self.runs) > 0, "runs", "different run folders")
-        self.require(len(set(self.orders)) == len(self.orders) > 0, "orders", "at least one order, none twice")
-        for name in ("horizon", "segments", "samples", "gain_samples"):
-            self.require(getattr(self, name) >= 1, name, "at least 1")
-        self.require(0 < self.held_out < 1, "held_out", "a share between 0 and 1")
-        self.require(self.gain_states >= 0, "gain_states", "at least 0")
-        self.require(self.perturbation_std > 0, "perturbation_std", "above 0")
-        self.require(self.resamples >= 100, "resamples", "at least 100")
-        self.require(self.seed >= 0, "seed", "at least 0")
-
-    def generator(self, name: str) -> torch.Generator:
-        """A fresh generator for the stream `name`."""
-        return torch.Generator().manual_seed(derive_seed(self.seed, f"predict/{name}"))
+from worldmodel.config import ConfigError
+from worldmodel.dataset import Dataset, read_dataset
 
 
 def main() -> None:
@@ -109,8 +41,7 @@ def predict(config: DictConfig) -> None:
         raise ConfigError("data has no value; name a dataset folder: data=DIR (dima collect makes one)")
     settings: PredictSettings = read_settings(config)
     dataset = read_dataset(Path(settings.data))
-    opened = [_open(run, settings, dataset) for run in settings.runs or (settings.run,) if run is not None]
-    _require_common_data(opened)
+    opened = open_runs(settings, dataset)
     out = _out(settings, opened)
     folder = RunFolder.create(out)
     _announce(settings, dataset, opened, out)
@@ -123,55 +54,6 @@ def predict(config: DictConfig) -> None:
     for label, measurement in measurements.items():
         print_prediction(label, measurement.record)
     say(f"wrote {out}")
-
-
-def _open(run: str, settings: PredictSettings, dataset: Dataset) -> Opened:
-    saved = open_model(run, settings.checkpoint, settings.device, settings.num_threads, "predict")
-    require_same_task(dataset, saved.spec, f"run {run}")
-    model = _resampled(saved.model, settings)
-    training, held_out = _split(saved, settings, dataset)
-    return Opened(_label(run, settings), saved, variants(model, settings.orders), training, held_out)
-
-
-def _resampled(model: Any, settings: PredictSettings) -> Any:
-    """The model with another number of denoising steps or another solver, where asked for."""
-    if settings.num_denoising_steps is None and settings.solver is None:
-        return model
-    if not hasattr(model, "with_sampling"):
-        raise ConfigError(f"num_denoising_steps and solver: {type(model).__name__} has no such choice")
-    return model.with_sampling(settings.num_denoising_steps, settings.solver)
-
-
-def _split(saved: SavedModel, settings: PredictSettings, dataset: Dataset) -> tuple[list[Trajectory], list[Trajectory]]:
-    """(what baselines are fitted on, what is measured on); a fit's own split where it was fitted on this dataset."""
-    fitted = saved.manifest.get("data", {})
-    if isinstance(saved.settings, FitSettings) and fitted.get("fingerprint") == dataset.fingerprint:
-        training, held_out = split_as_fitted(dataset, saved.settings)
-        if not held_out:
-            raise ConfigError(f"{saved.path} was fitted on all of {dataset.path}: measure it on another dataset")
-        return training, held_out
-    kept = set(dataset.held_out(settings.held_out))
-    episodes = list(enumerate(dataset.trajectories))
-    return [e for number, e in episodes if number not in kept], [e for number, e in episodes if number in kept]
-
-
-def _require_common_data(opened: Sequence[Opened]) -> None:
-    """Models can be compared on episodes only that none of them was fitted on."""
-    first = opened[0]
-    for other in opened[1:]:
-        if [id(episode) for episode in other.held_out] != [id(episode) for episode in first.held_out]:
-            both = f"{first.saved.path} and {other.saved.path}"
-            raise ConfigError(f"{both} hold out different episodes: fit them with the same held_out")
-
-
-def _label(run: str, settings: PredictSettings) -> str:
-    """What a run is called among the others: its folder's name, with the folders above where two share it."""
-    parts = Path(run).resolve().parts
-    others = [Path(other).resolve().parts for other in settings.runs or () if other != run]
-    depth = 1
-    while depth < len(parts) and any(other[-depth:] == parts[-depth:] for other in others):
-        depth += 1
-    return "-".join(parts[-depth:])
 
 
 def _out(settings: PredictSettings, opened: Sequence[Opened]) -> Path:
@@ -221,7 +103,7 @@ def _measure_all(
                 each,
                 dataclasses.replace(task, training=each.training),
                 dataset,
-                _true_changes(settings, task, each),
+                _true_changes(settings, task, dataset, each),
                 gain_samples=settings.gain_samples,
                 seed=settings.seed,
                 advance=progress.advance,
@@ -231,11 +113,11 @@ def _measure_all(
     return task, measurements
 
 
-def _true_changes(settings: PredictSettings, task: Task, opened: Opened) -> TrueChanges:
+def _true_changes(settings: PredictSettings, task: Task, dataset: Dataset, opened: Opened) -> TrueChanges:
     if settings.gain_states == 0:
         return TrueChanges(None, None, None, settings.perturbation_std, "left out: gain_states=0")
     return true_changes(
-        opened.saved.settings.env,
+        read_env_config(dataset),
         task,
         context_length=opened.model.context_length,
         num_states=settings.gain_states,
@@ -261,7 +143,7 @@ def _write(out: Path, settings: PredictSettings, task: Task, measurements: dict[
             "schema": SCHEMA,
             "runs": {label: {"run": record["run"], "order": own_order(record)} for label, record in records.items()},
             "differences": describe_pairs(
-                {label: each.measured[own_order(each.record)].errors for label, each in measurements.items()}, task
+                {label: each.errors[own_order(each.record)] for label, each in measurements.items()}, task
             ),
         }
         write_whole(out / "comparison.json", json.dumps(comparison, indent=1) + "\n")

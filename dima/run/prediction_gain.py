@@ -63,30 +63,39 @@ def true_changes(
 
 
 def describe_gains(
-    models: Mapping[str, WorldModel[Any]], task: Task, true: TrueChanges, *, num_samples: int, device: torch.device
+    models: Mapping[str, WorldModel[Any]],
+    task: Task,
+    true: TrueChanges,
+    *,
+    predicts_state: bool,
+    num_samples: int,
+    device: torch.device,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """By order: gains, intervals and r2 (nulls where they cannot be measured); and how they were measured."""
     nothing = {"action_gain": None, "action_gain_ci95": None, "action_gain_r2": None}
+    if not predicts_state:
+        true = _unknown(true.perturbation_std, "there is no predicted global state that varies")
     if true.moments is None or true.actions is None or true.change is None:
         return dict.fromkeys(models, nothing), _how(true, None, None)
+    still = torch.nonzero((task.units["state"].normalize(true.change) == 0).all(dim=-1).all(dim=0))[:, 0].tolist()
+    if still:
+        agents = ", ".join(str(agent + 1) for agent in still)
+        note = f"changing the actions of agents {agents} changed no true next state at any of the moments"
+        return dict.fromkeys(models, nothing), _how(dataclasses.replace(true, note=note), None, None)
     groups = true.moments.episode if task.by_episode else None
     bootstrap = Bootstrap(true.moments.num_segments, len(task.bootstrap.weights), groups=groups)
     gains: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
         generator = torch.Generator(device=device).manual_seed(task.generator("gain_noise").initial_seed())
-        try:
-            change = model_changes(
-                model,
-                true.moments.context,
-                true.actions,
-                num_samples=num_samples,
-                generator=generator,
-                batch_rows=_MOMENTS_A_CALL * num_samples,
-            )
-            gains[name] = describe_gain(change, true.change, task.units["state"], bootstrap)
-        except ValueError as error:
-            unknown = dataclasses.replace(true, note=str(error))
-            return dict.fromkeys(models, nothing), _how(unknown, None, None)
+        change = model_changes(
+            model,
+            true.moments.context,
+            true.actions,
+            num_samples=num_samples,
+            generator=generator,
+            batch_rows=_MOMENTS_A_CALL * num_samples,
+        )
+        gains[name] = describe_gain(change, true.change, task.units["state"], bootstrap)
     return gains, _how(true, true.moments.num_segments, num_samples)
 
 

@@ -9,23 +9,19 @@ from typing import Any
 
 import torch
 
-from dima.run.prediction import (
-    Measured,
-    Task,
-    describe_baselines,
-    describe_fan,
-    describe_floor,
-    describe_order,
-    measure,
-    spell_order,
-)
+from dima.run.prediction import Task, describe_baselines, describe_floor, describe_order, measure, spell_order
+from dima.run.prediction_fan import choose_fan, describe_fan, fan_lines
 from dima.run.prediction_gain import TrueChanges, describe_gains
 from dima.run.prediction_schema import SCHEMA, validate
 from dima.run.prediction_tables import describe_pairs
 from dima.run.saved_run import SavedModel
 from worldmodel.dataset import Dataset
+from worldmodel.evaluation.curves import StepErrors
 from worldmodel.protocol import WorldModel
 from worldmodel.types import Trajectory
+
+_MODEL_OPTIONS = ("reveal", "num_denoising_steps", "target", "sigma_offset_noise")
+_SAMPLER_OPTIONS = ("solver", "sigma_min", "sigma_max", "reveal_sigma", "num_refine_steps", "keep_noise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +43,11 @@ class Opened:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A record, and by order what it was made from."""
+    """A record, and the errors that others are compared with."""
 
     record: dict[str, Any]
-    measured: dict[str, Measured]
+    errors: dict[str, dict[str, StepErrors]]
+    """By order and field."""
 
 
 def measure_run(
@@ -70,13 +67,20 @@ def measure_run(
     """
     began, saved, device, model = time.monotonic(), opened.saved, opened.saved.device, opened.model
     segments = task.segments(model.context_length)
-    measured: dict[str, Measured] = {}
+    orders, errors, lines = {}, {}, {}
+    fan = choose_fan(task, segments)
     for name, variant in opened.models.items():
-        measured[name] = measure(variant, task, segments, device)
+        measured = measure(variant, task, segments, device)
+        orders[name], errors[name] = describe_order(measured, task, segments), measured.errors
+        if fan is not None and measured.forecast.state is not None:
+            lines[name] = fan_lines(fan, segments, measured.forecast.state)
         advance()
     baselines = describe_baselines(model, task, segments, device)
     advance()
-    gains, how = describe_gains(opened.models, task, true, num_samples=gain_samples, device=device)
+    predicts_state = all("state" in each for each in errors.values())
+    gains, how = describe_gains(
+        opened.models, task, true, predicts_state=predicts_state, num_samples=gain_samples, device=device
+    )
     advance()
     record = {
         "schema": SCHEMA,
@@ -101,26 +105,29 @@ def measure_run(
         "bootstrap": {"resamples": len(task.bootstrap.weights), "by": "episodes" if task.by_episode else "segments"},
         "marks": list(task.marks),
         "units": _units(task),
-        "orders": {name: {**describe_order(each, task, segments), **gains[name]} for name, each in measured.items()},
-        "differences": describe_pairs({name: each.errors for name, each in measured.items()}, task),
+        "orders": {name: {**order, **gains[name]} for name, order in orders.items()},
+        "differences": describe_pairs(errors, task),
         "floor": describe_floor(model, task, segments, device),
         **baselines,
         "action_gain": how,
-        "fan": describe_fan(measured, task, segments),
+        "fan": describe_fan(fan, segments, lines) if fan is not None and lines else None,
         "runtime": {
             "predict_s": round(time.monotonic() - began, 3),
-            "imagined_steps": len(measured) * task.num_segments * task.num_samples * task.horizon,
+            "imagined_steps": len(orders) * task.num_segments * task.num_samples * task.horizon,
         },
     }
     validate(record)
-    return Measurement(record, measured)
+    return Measurement(record, errors)
 
 
 def _options(model: Any, saved: SavedModel) -> dict[str, Any]:
     """What the model's configuration says of agents and noise levels, for models that have such options."""
     config = getattr(model, "config", None)
-    names = ("reveal", "num_denoising_steps", "target", "sigma_offset_noise")
-    options = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    options = {name: getattr(config, name) for name in _MODEL_OPTIONS if hasattr(config, name)}
+    sampler = getattr(config, "sampler", None)
+    options |= {name: getattr(sampler, name) for name in _SAMPLER_OPTIONS if hasattr(sampler, name)}
+    if hasattr(model, "reveal"):
+        options["num_denoising_steps"] = model.reveal.num_steps  # where the configuration leaves it to a rule
     if hasattr(saved.settings.world_model, "order"):
         options["order"] = spell_order(saved.settings.world_model.order)
     return options
