@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dima.run.checkpoint import CheckpointError, verify
 from dima.run.folder import RunFolder
 from dima.run.runtime import derive_seed
 from dima.run.saved_run import SavedRun, open_run
@@ -188,6 +189,10 @@ def _open_policy(behaviour: Behaviour, spec: EnvSpec) -> SavedRun:
 
 @functools.lru_cache(maxsize=16)  # the episodes of a mixture take turns
 def _opened(run: str, checkpoint: int) -> SavedRun:
+    try:
+        verify(RunFolder.open(Path(run)).checkpoints().path(checkpoint))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; remove it from the run, or let another run act") from error
     return open_run(run, checkpoint, "cpu", 1, "collect")
 
 
