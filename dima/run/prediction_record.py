@@ -17,6 +17,7 @@ from dima.run.prediction_tables import describe_pairs
 from dima.run.saved_run import SavedModel
 from worldmodel.dataset import Dataset
 from worldmodel.evaluation.curves import StepErrors
+from worldmodel.evaluation.segments import TestSegments
 from worldmodel.protocol import WorldModel
 from worldmodel.types import Trajectory
 
@@ -65,7 +66,7 @@ def measure_run(
     Raises:
         FloatingPointError: naming where, when the model predicts a value that is not finite.
     """
-    began, saved, device, model = time.monotonic(), opened.saved, opened.saved.device, opened.model
+    began, device, model = time.monotonic(), opened.saved.device, opened.model
     segments = task.segments(model.context_length)
     orders, errors, lines = {}, {}, {}
     fan = choose_fan(task, segments)
@@ -84,25 +85,7 @@ def measure_run(
     advance()
     record = {
         "schema": SCHEMA,
-        "run": str(saved.path),
-        "checkpoint": saved.step,
-        "env": saved.spec.env_id,
-        "versions": dict(saved.spec.versions),
-        "model": type(saved.model).__name__,
-        "options": _options(model, saved),
-        "data": {
-            "path": str(dataset.path),
-            "fingerprint": dataset.fingerprint,
-            "episodes": len(opened.held_out),
-            "steps": sum(episode.length for episode in opened.held_out),
-            "which": "held_out",
-        },
-        "seed": seed,
-        "horizon": task.horizon,
-        "segments": segments.num_segments,
-        "complete_segments": int(segments.valid.all(dim=1).sum()),
-        "samples": task.num_samples,
-        "bootstrap": {"resamples": len(task.bootstrap.weights), "by": "episodes" if task.by_episode else "segments"},
+        **_asked(opened, task, dataset, segments, seed),
         "marks": list(task.marks),
         "units": _units(task),
         "orders": {name: {**order, **gains[name]} for name, order in orders.items()},
@@ -118,6 +101,32 @@ def measure_run(
     }
     validate(record)
     return Measurement(record, errors)
+
+
+def _asked(opened: Opened, task: Task, dataset: Dataset, segments: TestSegments, seed: int) -> dict[str, Any]:
+    """Which model was measured, and on what."""
+    saved = opened.saved
+    return {
+        "run": str(saved.path),
+        "checkpoint": saved.step,
+        "env": saved.spec.env_id,
+        "versions": dict(saved.spec.versions),
+        "model": type(saved.model).__name__,
+        "options": _options(opened.model, saved),
+        "data": {
+            "path": str(dataset.path),
+            "fingerprint": dataset.fingerprint,
+            "episodes": len(opened.held_out),
+            "steps": sum(episode.length for episode in opened.held_out),
+            "which": "held_out",
+        },
+        "seed": seed,
+        "horizon": task.horizon,
+        "segments": segments.num_segments,
+        "complete_segments": int(segments.valid.all(dim=1).sum()),
+        "samples": task.num_samples,
+        "bootstrap": {"resamples": len(task.bootstrap.weights), "by": "episodes" if task.by_episode else "segments"},
+    }
 
 
 def _options(model: Any, saved: SavedModel) -> dict[str, Any]:
