@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.lib.npyio import NpzFile
-from torch import Tensor
-
-from worldmodel.atomic import write_whole, write_whole_binary
+from worldmodel.atomic import write_whole
+from worldmodel.episode_files import EPISODES, DatasetError, read_listed
 from worldmodel.types import EnvSpec, Trajectory
 
 SCHEMA = 1
-_HEADER, _EPISODES = "dataset.json", "episodes"
-_FIELDS = ("obs", "state", "action", "reward", "terminated", "truncated")
-
+HEADER = "dataset.json"
 _HEADER_TYPES = {
     "env_id": str,
     "env": dict,
@@ -38,10 +31,6 @@ _HEADER_TYPES = {
 }
 _ENTRY_TYPES = {"seed": int, "steps": int, "behaviour": str, "sha256": str}
 _SPEC_TYPES = {"env_id": str, "num_agents": int, "state_dim": int, "episode_steps": int, "appends_agent_id": bool}
-
-
-class DatasetError(ValueError):
-    """A dataset that is missing, damaged, unfinished or does not fit; says which file and what is wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,41 +79,9 @@ class Dataset:
         return tuple(sorted(ranked[(2 * i + 1) * total // (2 * count)] for i in range(count)))
 
 
-def episode_name(number: int) -> str:
-    """The file of episode `number`, inside the dataset folder."""
-    return f"{_EPISODES}/{number:05d}.npz"
-
-
 def write_header(path: Path, header: Mapping[str, Any]) -> None:
     """Replace dataset.json in the folder `path`."""
-    write_whole(path / _HEADER, json.dumps({"schema": SCHEMA, **header}, indent=1) + "\n")
-
-
-def write_episode(path: Path, number: int, episode: Trajectory) -> None:
-    """Write one whole episode; all arrays as float32, ends as 0 and 1."""
-    arrays = {name: getattr(episode, name).to(torch.float32).numpy() for name in _FIELDS}
-    file = path / episode_name(number)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole_binary(file, lambda opened: np.savez(opened, **arrays))
-
-
-def describe_episode(path: Path, number: int, spec: EnvSpec, *, seed: int, behaviour: str) -> dict[str, Any]:
-    """The entry of a written episode in dataset.json; reads and checks the file.
-
-    Raises:
-        DatasetError: when the file is not a whole, valid episode.
-    """
-    content = _read_bytes(path, number)
-    episode = _parse(path, number, content, spec, seed)
-    return {
-        "file": episode_name(number),
-        "steps": episode.length,
-        "seed": seed,
-        "behaviour": behaviour,
-        "return": float(episode.reward.sum(dtype=torch.float64)),
-        "terminated": bool(episode.terminated[-1]),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
+    write_whole(path / HEADER, json.dumps({"schema": SCHEMA, **header}, indent=1) + "\n")
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -133,9 +90,9 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         DatasetError: when there is no dataset at `path`, or none that this program can read.
     """
-    file = path / _HEADER
+    file = path / HEADER
     if not file.is_file():
-        raise DatasetError(f"no dataset at {str(path)!r}: it has no {_HEADER} (dima collect makes one)")
+        raise DatasetError(f"no dataset at {str(path)!r}: it has no {HEADER} (dima collect makes one)")
     try:
         header = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -163,12 +120,12 @@ def read_spec(header: Mapping[str, Any], path: Path) -> EnvSpec:
         saved["versions"] = tuple((str(name), str(version)) for name, version in saved["versions"])
         return EnvSpec(**saved)
     except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path / _HEADER} is damaged: spec: {error}") from error
+        raise DatasetError(f"{path / HEADER} is damaged: spec: {error}") from error
 
 
 def _require_types(path: Path, what: str, values: Any, types: Mapping[str, type]) -> None:
     """Refuse a part of dataset.json, called `what`, that lacks a key of `types` or has another type there."""
-    file = path / _HEADER
+    file = path / HEADER
     if not isinstance(values, dict):
         raise DatasetError(f"{file} is damaged: {what} is no object with keys")
     for name, type_ in types.items():
@@ -187,14 +144,14 @@ def read_dataset(path: Path) -> Dataset:
     header = read_header(path)
     spec = read_spec(header, path)
     if not header["complete"]:
-        found = len(list((path / _EPISODES).glob("*.npz")))
+        found = len(list((path / EPISODES).glob("*.npz")))
         raise DatasetError(
             f"{path} is unfinished: {found} of {header['num_episodes']} episodes; finish it: dima collect resume={path}"
         )
     listed, promised = len(header["episodes"]), header["num_episodes"]
     if listed != promised or listed == 0:
-        raise DatasetError(f"{path} is cut off: {_HEADER} lists {listed} episodes, but num_episodes is {promised}")
-    episodes = tuple(_read_listed(path, number, entry, spec) for number, entry in enumerate(header["episodes"]))
+        raise DatasetError(f"{path} is cut off: {HEADER} lists {listed} episodes, but num_episodes is {promised}")
+    episodes = tuple(read_listed(path, number, entry, spec) for number, entry in enumerate(header["episodes"]))
     return Dataset(path, header, spec, episodes)
 
 
@@ -241,63 +198,3 @@ def _first_steps(trajectory: Trajectory, length: int) -> Trajectory:
         state=trajectory.state[: length + 1],
         **{name: getattr(trajectory, name)[:length] for name in ("action", "reward", "terminated", "truncated")},
     )
-
-
-def _read_listed(path: Path, number: int, entry: Mapping[str, Any], spec: EnvSpec) -> Trajectory:
-    content = _read_bytes(path, number)
-    # Parsed first: a NaN is named where a checksum would only differ.
-    episode = _parse(path, number, content, spec, entry["seed"])
-    if episode.length != entry["steps"]:
-        raise DatasetError(
-            f"{path / episode_name(number)} holds {episode.length} steps, {_HEADER} says {entry['steps']}"
-        )
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise DatasetError(f"{path / episode_name(number)} was altered: it does not match its checksum in {_HEADER}")
-    return episode
-
-
-def _read_bytes(path: Path, number: int) -> bytes:
-    file = path / episode_name(number)
-    if not file.is_file():
-        raise DatasetError(f"{path} is cut off: {episode_name(number)} is missing")
-    return file.read_bytes()
-
-
-def _parse(path: Path, number: int, content: bytes, spec: EnvSpec, seed: int) -> Trajectory:
-    file = path / episode_name(number)
-    tensors = _load_tensors(file, content)
-    try:
-        for name in ("terminated", "truncated"):
-            if not bool(((tensors[name] == 0) | (tensors[name] == 1)).all()):
-                raise ValueError(f"{name} holds other values than 0 and 1")
-        episode = Trajectory(
-            obs=tensors["obs"],
-            state=tensors["state"],
-            action=tensors["action"],
-            reward=tensors["reward"],
-            terminated=tensors["terminated"] > 0,
-            truncated=tensors["truncated"] > 0,
-            seed=seed,
-        ).validate(spec)
-        if episode.is_open:
-            raise ValueError("the episode is cut off: its last step neither terminates nor truncates it")
-    except (ValueError, FloatingPointError) as error:
-        raise DatasetError(f"{file}: {error}") from error
-    return episode
-
-
-def _load_tensors(file: Path, content: bytes) -> dict[str, Tensor]:
-    """The arrays of an episode file by name; nothing in it is ever unpickled."""
-    try:
-        archive = np.load(io.BytesIO(content), allow_pickle=False)
-        if not isinstance(archive, NpzFile):
-            raise ValueError("a single array instead of an archive")
-        arrays = {name: archive[name] for name in archive.files if name in _FIELDS}
-    except Exception as error:  # a damaged archive trips zipfile and NumPy in many ways
-        raise DatasetError(f"{file} is cut off or damaged: {' '.join(str(error).split())}") from error
-    for name in _FIELDS:
-        if name not in arrays:
-            raise DatasetError(f"{file} is damaged: it has no array {name!r}")
-        if arrays[name].dtype != np.float32:
-            raise DatasetError(f"{file}: {name} has dtype {arrays[name].dtype}, expected float32")
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -36,15 +36,8 @@ from dima.run.settings import read_settings
 from dima.run.workers import run_jobs
 from envs.base import EnvConfig
 from worldmodel.config import Config, ConfigError
-from worldmodel.dataset import (
-    DatasetError,
-    describe_episode,
-    episode_name,
-    read_header,
-    read_spec,
-    write_episode,
-    write_header,
-)
+from worldmodel.dataset import read_header, read_spec, write_header
+from worldmodel.episode_files import DatasetError, describe_episode, episode_name, write_episode
 from worldmodel.types import EnvSpec
 
 

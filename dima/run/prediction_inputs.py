@@ -21,7 +21,8 @@ from dima.run.saved_run import SavedModel, open_model
 from dima.run.settings import read_settings
 from envs.base import EnvConfig
 from worldmodel.config import ConfigError
-from worldmodel.dataset import Dataset, DatasetError, require_same_task
+from worldmodel.dataset import Dataset, require_same_task
+from worldmodel.episode_files import DatasetError
 from worldmodel.types import Trajectory
 
 _NO_DYNAMICS = ("episode_steps", "render_width", "render_height")

@@ -18,7 +18,8 @@ import pytest
 
 from dima.run import cli
 from tests.support.commands import FIT, POINT_TEAM, SMALL, dima, start
-from worldmodel.dataset import episode_name, read_dataset
+from worldmodel.dataset import read_dataset
+from worldmodel.episode_files import episode_name
 
 COLLECT = (*POINT_TEAM, "env.episode_steps=10", "policy=ou", "episodes=6", "num_workers=1", "out=data")
 SLOW_STEPS = "env.step_s=0.01"

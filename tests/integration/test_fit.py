@@ -29,7 +29,8 @@ from tests.support.commands import (
     start,
 )
 from tests.support.datasets import edit_header, replace_episode
-from worldmodel.dataset import episode_name, read_dataset
+from worldmodel.dataset import read_dataset
+from worldmodel.episode_files import episode_name
 from worldmodel.types import Trajectory
 
 HELD_OUT = 3

@@ -18,7 +18,8 @@ from dima.run import cli
 from dima.run.prediction_schema import read
 from tests.support.commands import FIT, POINT_TEAM, SMALL, dima
 from tests.support.datasets import edit_header, replace_episode
-from worldmodel.dataset import episode_name, read_dataset
+from worldmodel.dataset import read_dataset
+from worldmodel.episode_files import episode_name
 
 ASKED = ("horizon=3", "segments=6", "samples=2", "gain_states=4", "gain_samples=2", "resamples=100")
 ASKED = (*ASKED, "device=cpu", "num_threads=1")

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from worldmodel.dataset import DatasetError, describe_episode, read_dataset, write_episode, write_header
+from worldmodel.dataset import read_dataset, write_header
+from worldmodel.episode_files import DatasetError, describe_episode, write_episode
 from worldmodel.types import EnvSpec, Trajectory
 
 

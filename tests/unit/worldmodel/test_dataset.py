@@ -22,15 +22,8 @@ from hypothesis import strategies as st
 from tests.support.datasets import edit_header, write_dataset
 from tests.support.random_data import random_trajectory
 from worldmodel.atomic import write_whole, write_whole_binary
-from worldmodel.dataset import (
-    Dataset,
-    DatasetError,
-    episode_name,
-    read_dataset,
-    require_same_task,
-    select_steps,
-    write_episode,
-)
+from worldmodel.dataset import Dataset, read_dataset, require_same_task, select_steps
+from worldmodel.episode_files import DatasetError, episode_name, write_episode
 from worldmodel.types import EnvSpec, Trajectory
 
 SPEC = EnvSpec("test/made-up", 2, 3, (2, 1), (1, 2), 9, appends_agent_id=True, versions=(("made-up", "1"),))
