@@ -144,6 +144,8 @@ def plot_effects(cells: Sequence[MeasuredCell]) -> Figure | None:
     """A row for each task and order, a column for each amount that was varied; None where none was."""
     varied = [(dataset, effect) for dataset in _datasets(cells) for effect in effects(cells, dataset)]
     varied = [(dataset, effect) for dataset, effect in varied if len(effect.names) == 1 and effect.names[0] in AMOUNTS]
+    # What was varied for one reveal only has nothing to be compared with: it is in the tables.
+    varied = [(dataset, effect) for dataset, effect in varied if len(by_reveal(effect.cells)) > 1]
     if not varied:
         return None
     columns = [amount for amount in AMOUNTS if any(effect.names == (amount,) for _, effect in varied)]

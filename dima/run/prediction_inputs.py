@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dima.run.fit_data import split as split_as_fitted
 from dima.run.fit_settings import FitSettings
+from dima.run.messages import nearest
 from dima.run.predict_settings import PredictSettings
 from dima.run.prediction import variants
 from dima.run.prediction_record import Opened
@@ -24,6 +25,9 @@ from worldmodel.config import ConfigError
 from worldmodel.dataset import Dataset, require_same_task
 from worldmodel.episode_files import DatasetError
 from worldmodel.types import Trajectory
+
+ORDERS = ("descending", "ascending", "cycle", "random")
+"""Orders by name; any other is a list of agents."""
 
 _NO_DYNAMICS = ("episode_steps", "render_width", "render_height")
 """Options of environments that change nothing about how a state follows another."""
@@ -39,6 +43,13 @@ def open_runs(settings: PredictSettings, dataset: Dataset) -> list[Opened]:
     opened = [_open(run, settings, dataset) for run in settings.runs or (settings.run,) if run is not None]
     _require_common_data(opened)
     return opened
+
+
+def _require_known_orders(settings: PredictSettings) -> None:
+    """Refuse a name that is no order, before a model does so in words of its own."""
+    for order in settings.orders:
+        if isinstance(order, str) and order not in ORDERS:
+            raise ConfigError(f"orders: there is no order {nearest(order, ORDERS)} (orders: {', '.join(ORDERS)})")
 
 
 def read_env_config(dataset: Dataset) -> EnvConfig:
@@ -58,6 +69,7 @@ def _open(run: str, settings: PredictSettings, dataset: Dataset) -> Opened:
     saved = open_model(run, settings.checkpoint, settings.device, settings.num_threads, "predict")
     require_same_task(dataset, saved.spec, f"run {run}")
     _require_same_env(dataset, saved.settings.env, run)
+    _require_known_orders(settings)
     model = _resampled(saved.model, settings)
     training, held_out = _split(saved, settings, dataset)
     return Opened(_label(run, settings), saved, variants(model, settings.orders), training, held_out)

@@ -111,6 +111,8 @@ def load_or_offer(
     """
     store = folder.checkpoints()
     steps = store.steps()
+    if not steps:
+        raise CheckpointError(f"{folder.path} holds no checkpoint: it stopped before its first; go on with resume=RUN")
     try:
         return store.load(wanted, only)
     except CheckpointError as error:

@@ -107,8 +107,8 @@ def draw_segments(
     total = int(num_starts.sum())
     if total < num_segments:
         raise ValueError(
-            f"num_segments = {num_segments}: in {len(trajectories)} episodes there are {total} starts that {horizon}"
-            " steps or a termination follow; ask for fewer segments or a shorter horizon, or collect more episodes"
+            f"num_segments = {num_segments}: in {len(trajectories)} episode(s) there are {total} starts that {horizon}"
+            f" steps or a termination follow; ask for at most {total} segments or a shorter horizon, or collect more"
         )
     drawn = torch.randperm(total, generator=generator, device=generator.device)[:num_segments].sort().values.cpu()
     end = num_starts.cumsum(0)
