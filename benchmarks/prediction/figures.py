@@ -85,7 +85,7 @@ def plot_main(cells: Sequence[MeasuredCell]) -> Figure | None:
     for column, mains in enumerate(tasks.values()):
         draw_errors(grid[0, column], mains, top=_OFF_SCALE * max(highest))
         draw_gains(grid[1, column], mains)
-        grid[0, column].set_title(mains[0].prediction["env"])
+        grid[0, column].set_title(mains[0].dataset)
     grid[0, 0].set_ylabel(f"$E_{{{mark}}}$ of the {_field_name(cells)}, in std")
     grid[1, 0].set_ylabel("action gain (1: right)")
     seeds = len({cell.seed for mains in tasks.values() for cell in mains})
@@ -167,9 +167,8 @@ def plot_effects(cells: Sequence[MeasuredCell]) -> Figure | None:
                 draw_effect(axes, found[dataset, amount], order)
             else:
                 axes.set_axis_off()
-        task = next(cell.prediction["env"] for cell in cells if cell.dataset == dataset)
         row[0].set_ylabel(f"$E_{{{_mark(cells)}}}$ of the {_field_name(cells)}")
-        row[0].set_title(f"{task}, order {order}", loc="left")
+        row[0].set_title(f"{dataset}, order {order}", loc="left")
     for axes, amount in zip(grid[-1], columns, strict=True):
         axes.set_xlabel(
             {"training steps": "transitions to train on", "updates": "most updates of a part"}.get(amount, amount)

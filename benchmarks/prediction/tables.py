@@ -49,7 +49,7 @@ def _dataset(cells: Sequence[MeasuredCell], dataset: str) -> list[str]:
     first = mine[0].prediction
     data = f"{first['data']['episodes']} held-out episodes with {first['data']['steps']} steps"
     about = f"data `{first['data']['fingerprint']}`, {data}, {first['segments']} segments, {first['samples']} samples"
-    sections = [f"## {first['env']}\n\n{about}.\n"]
+    sections = [f"## {dataset} ({first['env']})\n\n{about}.\n"]
     mains = standard(cells, dataset)
     if mains:
         marks = [mark for mark in MARKS if mark in first["marks"]] or first["marks"][-1:]
