@@ -16,6 +16,7 @@ from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness, choose_device, default_threads, derive_seed, derive_seeds, limit_threads
 from dima.run.settings import TrainSettings
 from dima.run.trainer import Trainer
+from envs.base import EnvConfig
 from envs.collector import Collector
 from imagination.mappo import Mappo
 from worldmodel.protocol import WorldModel
@@ -53,6 +54,15 @@ class Learner:
         return {**self.model.parts(), "actor": self.mappo.policy, "critic": self.mappo.critic}
 
 
+def spec_of(env_config: EnvConfig) -> EnvSpec:
+    """What an environment promises, from one that is built for the question and closed again."""
+    env = env_config.build()
+    try:
+        return env.spec
+    finally:
+        env.close()
+
+
 def load_weights(load: Callable[[], object]) -> None:
     """Call `load`, and say so where what was saved does not fit what config.yaml describes.
 
@@ -80,11 +90,7 @@ def build_learner(settings: TrainSettings) -> Learner:
     """Model and policy on their device; seeds torch's default generators and sets the number of threads."""
     device = choose_device(settings.device)
     limit_threads(settings.num_threads or default_threads())
-    env = settings.env_config.build()
-    try:
-        spec = env.spec
-    finally:
-        env.close()
+    spec = spec_of(settings.env_config)
     randomness = Randomness(settings.seed, device)
     model = settings.world_model_config.build(spec)
     model.to(device)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from dima.run.assemble import spec_of
 from dima.run.behaviour import (
     Behaviour,
     MixtureConfig,
@@ -102,7 +103,7 @@ def collect(config: DictConfig) -> None:
         return
     settings: CollectSettings = read_settings(config)
     behaviours = plan(settings.behaviour, settings.run, settings.mixture, settings.episodes)
-    spec = _spec(settings.env_config)
+    spec = spec_of(settings.env_config)
     require_policies(behaviours, spec)
     path = Path(settings.out) if settings.out else new_path(Path("datasets") / chosen_groups()["env"], _label(settings))
     folder = _create(path)
@@ -145,7 +146,7 @@ def _resume(path: Path, num_workers: int | None) -> None:
     settings = read_settings(config)
     if not isinstance(settings, CollectSettings):
         raise DatasetError(f"{path / 'dataset.json'} is damaged: settings are not those of dima collect")
-    spec = _spec(settings.env_config)
+    spec = spec_of(settings.env_config)
     if spec != read_spec(header, path):
         raise DatasetError(f"{path} was begun with another version of {spec.env_id}: {header['spec']['versions']}")
     # As planned when it was begun: a run that trains on in the meantime has other checkpoints.
@@ -202,14 +203,6 @@ def _play(job: Job) -> float:
 def _entry(job: Job, spec: EnvSpec) -> dict[str, Any]:
     seed = dataset_episode_seed(job.settings.seed, job.number)
     return describe_episode(job.folder, job.number, spec, seed=seed, behaviour=job.behaviour.name)
-
-
-def _spec(env_config: EnvConfig) -> EnvSpec:
-    env = env_config.build()
-    try:
-        return env.spec
-    finally:
-        env.close()
 
 
 def _create(path: Path) -> RunFolder:

@@ -92,7 +92,7 @@ def _check_data(data: Place) -> None:
     data["fingerprint"].text()
     data["episodes"].integer(at_least=1)
     data["steps"].integer(at_least=1)
-    data["which"].one_of("held_out", "all")
+    data["which"].one_of("held_out")
 
 
 def _check_units(units: Place) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dima.run.assemble import Learner, build_learner, load_weights
+from dima.run.assemble import Learner, build_learner, load_weights, spec_of
 from dima.run.checkpoint import Checkpoint, CheckpointError
 from dima.run.folder import RunFolder
 from dima.run.runtime import DeviceChoice, choose_device, default_threads, limit_threads
@@ -89,11 +89,7 @@ def open_model(
     chosen = choose_device(device)
     limit_threads(num_threads or settings.num_threads or default_threads())
     loaded = load_or_offer(folder, parse_checkpoint(checkpoint), f"dima {command} run={run}", ("world_model",))
-    env = settings.env.build()
-    try:
-        spec = env.spec
-    finally:
-        env.close()
+    spec = spec_of(settings.env)
     model = settings.world_model.build(spec)
     load_weights(lambda: model.load_state_dict(loaded.components["world_model"]))
     model.to(chosen)

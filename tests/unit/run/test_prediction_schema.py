@@ -75,7 +75,7 @@ def test_every_key_is_needed() -> None:
         (["marks"], [1, 5, 15, 40], r"marks is \[1, 5, 15, 40\]: expected rising steps.* 20"),
         (["marks"], [], r"marks is \[\]: expected rising steps"),
         (["orders"], {}, r"orders is \{\}: expected at least one order"),
-        (["data", "which"], "training", r"data.which is 'training': expected held_out or all"),
+        (["data", "which"], "training", r"data.which is 'training': expected held_out"),
         (["orders", "cycle", "obs"], None, r"orders.cycle.obs is None: expected an object with keys"),
         (["orders", "cycle", "obs", "e"], [0.1] * 19, r"orders.cycle.obs.e has 19 elements: expected 20"),
         (["orders", "cycle", "obs", "e", 3], float("nan"), r"orders.cycle.obs.e\[3\] is nan: expected a finite number"),
