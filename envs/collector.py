@@ -28,17 +28,20 @@ class Collector:
         make_env: an env config, or a function that makes one environment.
         num_envs: B, environments that step side by side; each is a stream with episodes and seeds of its own.
         seed: of the run; the seed of each episode follows from it, the stream and the episode's number.
+        first_stream: the number of its first stream, where several collectors share the streams of one run.
     """
 
-    def __init__(self, make_env: EnvConfig | Callable[[], MultiAgentEnv], num_envs: int, seed: int) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs = {num_envs}: expected at least 1")
-        if seed < 0:
-            raise ValueError(f"seed = {seed}: expected a number of at least 0")
+    def __init__(
+        self, make_env: EnvConfig | Callable[[], MultiAgentEnv], num_envs: int, seed: int, first_stream: int = 0
+    ) -> None:
+        for name, number, least in (("num_envs", num_envs, 1), ("seed", seed, 0), ("first_stream", first_stream, 0)):
+            if number < least:
+                raise ValueError(f"{name} = {number}: expected at least {least}")
         self._make_env = make_env
         self._seed = seed
         build = make_env.build if isinstance(make_env, EnvConfig) else make_env
-        self._streams = [Stream(build(), seed, index) for index in range(num_envs)]
+        self._first_stream = first_stream
+        self._streams = [Stream(build(), seed, first_stream + row) for row in range(num_envs)]
         self._action_mask = self.spec.action_mask()
         self._carry: Any = None
         self._carry_owner: str | None = None
@@ -89,12 +92,13 @@ class Collector:
         trajectories: list[Trajectory] = []
         episodes: list[EpisodeSummary] = []
         while any(remaining):
-            active = [stream for stream in self._streams if remaining[stream.index]]
-            action = self._act(agent, active)
-            for stream in active:
-                summary = stream.step(action[stream.index])
+            active = [row for row, left in enumerate(remaining) if left]
+            action = self._act(agent, [self._streams[row] for row in active])
+            for row in active:
+                stream = self._streams[row]
+                summary = stream.step(action[row])
                 if num_steps is not None or summary is not None:
-                    remaining[stream.index] -= 1
+                    remaining[row] -= 1
                 if summary is not None:
                     episodes.append(summary)
                     trajectories += _taken(stream)
@@ -107,12 +111,7 @@ class Collector:
         Raises:
             TypeError: when the agent's carry is neither None nor a `TensorStruct`.
         """
-        state: dict[str, Any] = {
-            "env_id": self.spec.env_id,
-            "seed": self._seed,
-            "num_envs": self.num_envs,
-            "carry_owner": self._carry_owner,
-        }
+        state: dict[str, Any] = {**self._identity(), "carry_owner": self._carry_owner}
         for stream in self._streams:
             state |= {f"streams/{stream.index}/{name}": value for name, value in stream.state_dict().items()}
         carry = self._saved_carry if self._saved_carry is not None else carry_tensors(self._carry)
@@ -131,7 +130,8 @@ class Collector:
             ValueError: when `state` belongs to another environment, seed, number of environments or agent.
             EnvError: when an environment does not repeat itself.
         """
-        for name, now in (("env_id", self.spec.env_id), ("seed", self._seed), ("num_envs", self.num_envs)):
+        state = {"first_stream": 0, **state}  # older states do not say it
+        for name, now in self._identity().items():
             if state[name] != now:
                 raise ValueError(
                     f"a collector with {name} = {now!r} cannot go on from one with {name} = {state[name]!r}"
@@ -151,7 +151,7 @@ class Collector:
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "arguments": (self._make_env, self.num_envs, self._seed),
+            "arguments": (self._make_env, self.num_envs, self._seed, self._first_stream),
             "state": self.state_dict(),
             "episodes": self.episodes,
         }
@@ -160,6 +160,11 @@ class Collector:
         self.__init__(*pickled["arguments"])
         self.load_state_dict(pickled["state"])
         self.episodes = pickled["episodes"]
+
+    def _identity(self) -> dict[str, Any]:
+        """What a saved state must agree with."""
+        sizes = {"num_envs": self.num_envs, "first_stream": self._first_stream}
+        return {"env_id": self.spec.env_id, "seed": self._seed, **sizes}
 
     def _shares(self, num_steps: int | None, num_episodes: int | None) -> list[int]:
         """How many steps (or episodes) each stream has to take."""
@@ -211,10 +216,10 @@ class Collector:
         check_shape(f"action of {agent_name}", action, "B N A", B=self.num_envs, N=spec.num_agents, A=spec.action_dim)
         action = action.detach().to("cpu", torch.float32)
         if not bool(torch.isfinite(action).all()):
-            stream, player, index = torch.nonzero(~torch.isfinite(action))[0].tolist()
+            row, player, index = torch.nonzero(~torch.isfinite(action))[0].tolist()
             raise FloatingPointError(
-                f"action of {agent_name}: entry {index} of agent {player} in stream {stream} is "
-                f"{action[stream, player, index].item()}"
+                f"action of {agent_name}: entry {index} of agent {player} in stream {self._streams[row].index} is "
+                f"{action[row, player, index].item()}"
             )
         largest = float(action.abs().max())
         if largest > 1.0 + 1e-5:  # beyond what rounding does to a clipped action

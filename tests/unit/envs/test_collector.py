@@ -232,6 +232,22 @@ def test_another_kind_of_agent_begins_anew_and_the_same_kind_goes_on() -> None:
     assert second.begun == 1
 
 
+@pytest.mark.parametrize("shares", [(1, 2), (2, 1), (1, 1, 1)])
+def test_collectors_that_share_the_streams_of_a_run_see_the_episodes_of_one(shares: tuple[int, ...]) -> None:
+    whole = Collector(COUNTER, 3, seed=4)
+    agent = RandomAgent(whole.spec, torch.Generator())
+    together = whole.collect(agent, num_steps=60)
+    apart: list[Trajectory] = []
+    for worker, share in enumerate(shares):
+        collector = Collector(COUNTER, share, seed=4, first_stream=sum(shares[:worker]))
+        apart += collector.collect(agent, num_steps=20 * share)
+        again = pickle.loads(pickle.dumps(collector))
+        apart += again.collect(agent, num_steps=10 * share)
+    check_counted(apart, 4, dict.fromkeys(range(3), 30))
+    begun = {(trajectory.stream, trajectory.seed) for trajectory in together}
+    assert begun <= {(trajectory.stream, trajectory.seed) for trajectory in apart}
+
+
 class Unrepeatable:
     """A linear toy whose later copies drift: as if the simulator had changed between two runs."""
 
@@ -276,6 +292,7 @@ def test_an_environment_that_does_not_repeat_itself_is_named() -> None:
         ),
         (lambda: Collector(LINEAR, 3, seed=0), "num_envs = 3 cannot go on from one with num_envs = 2"),
         (lambda: Collector(LINEAR, 2, seed=4), "seed = 4 cannot go on from one with seed = 0"),
+        (lambda: Collector(LINEAR, 2, 0, 3), "first_stream = 3 cannot go on from one with first_stream = 0"),
     ],
 )
 def test_a_state_of_another_collector_is_refused(other: Any, message: str) -> None:
