@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from dima.run.assemble import build_learner
+from dima.run.bench_stages import update_call
+from dima.run.bench_timing import time_twins
 from dima.run.manifest import describe_code, describe_hardware, describe_versions
 from dima.run.optimize import PartOptimizer
 from dima.run.prediction_figures.style import RC, SMALL, WIDTH, save
@@ -113,10 +114,7 @@ def build_stages(num_agents: int) -> dict[str, tuple[Callable[[], object], int]]
         with folded_convolutions(model.denoiser):
             sample_next_state(model.denoiser, model.reveal, model.config.sampler, *past, action, generator)
 
-    updates = {
-        f"{UPDATE}{name}": (_update(PartOptimizer(name, part), replay, model, generator), 1)
-        for name, part in model.parts().items()
-    }
+    updates = {f"{UPDATE}{name}": (_update(name, replay, model, generator), 1) for name in model.parts()}
     return {STEP: (denoise, model.reveal.num_steps), IMAGINED: (imagine_step, 1), **updates}
 
 
@@ -131,33 +129,29 @@ def _fill(settings: TrainSettings, model: DimaWorldModel) -> Replay:
     return replay
 
 
-def _update(
-    optimizer: PartOptimizer, replay: Replay, model: DimaWorldModel, generator: torch.Generator
-) -> Callable[[], None]:
+def _update(name: str, replay: Replay, model: DimaWorldModel, generator: torch.Generator) -> Callable[[], None]:
     """Draw a batch, forward, backward, step."""
+    update = update_call(PartOptimizer(name, model.parts()[name]), replay, generator)
 
-    def update() -> None:
+    def train() -> None:
         model.train(True)
-        part = optimizer.part
-        batch = replay.sample(part.optim.batch_size, part.segment_length, burn_in=part.burn_in, generator=generator)
-        optimizer.update(batch, generator)
+        update()
 
-    return update
+    return train
 
 
 def measure(
     stages: dict[int, dict[str, tuple[Callable[[], object], int]]], repeats: int
 ) -> dict[int, dict[str, list[float]]]:
     """Milliseconds of CPU time of every stage, by number of agents; the first round warms up and does not count."""
-    times = {number: {name: list[float]() for name in named} for number, named in stages.items()}
-    for repeat in range(repeats + 1):
-        for number, named in stages.items():
-            for name, (call, count) in named.items():
-                began = time.process_time()
-                call()
-                if repeat > 0:
-                    times[number][name].append(1e3 * (time.process_time() - began) / count)
-    return times
+    calls = {(number, name): call for number, named in stages.items() for name, (call, _) in named.items()}
+    timings = time_twins(calls, repeats, torch.device("cpu"))
+    return {
+        number: {
+            name: [1e3 * timing.cpu_s / count for timing in timings[number, name]] for name, (_, count) in named.items()
+        }
+        for number, named in stages.items()
+    }
 
 
 def describe(num_agents: list[int], times: list[list[float]]) -> dict[str, Any]:

@@ -1,51 +1,62 @@
-"""`dima bench`: how long each stage of training takes on this machine, on data from the real environment.
+"""`dima bench`: what each stage of training costs on this machine, on data from the real environment.
 
 `bench.json`: `{"schema": 1, "env", "env_versions", "world_model", "preset", "num_rollouts", "horizon", "hardware",
-"versions", "parts": {NAME: {"update_ms", "update_cpu_ms", "parameters", "batch_size", "segment_length"}}, "policy":
-{"update_ms", "update_cpu_ms"}, "collect": {"env_steps_per_s"}, "imagined_steps_per_s", "imagined_steps_per_core_s",
-"peak_memory_mb": {"host", "device"}}`; stages that were not asked for are left out. Times are medians.
+"versions", "machine", "stages": {STAGE: ..}, "parts": {NAME: {"update_ms", "update_cpu_ms", "parameters", "batch_size",
+"segment_length"}}, "policy": {"update_ms", "update_cpu_ms"}, "collect": {"env_steps_per_s"}, "imagined_steps_per_s",
+"imagined_steps_per_core_s", "peak_memory_mb": {"host", "device"}, "growth"}`; what was not asked for is left out. Times
+are medians.
+
+A stage: `{"ms", "cpu_ms", "unit", "count", "per_s", "per_core_s", "flops", "bytes", "share_of_matrix_rate",
+"share_of_bandwidth", "peak_memory_mb"}` for one call, which does `count` of `unit`; where a twin was timed beside it
+also `"eager": {"ms", "cpu_ms"}` and `speedup`, the median over rounds of eager / own. `flops` counts products,
+convolutions and attention; `bytes` what every operation reads and writes, caches not considered, so that `share_of_
+bandwidth` may exceed 1 where they serve. Shares, and speedups, are of CPU time on a CPU and of wall time on a GPU.
+`peak_memory_mb` is how far one call drives up the process's memory (a GPU's, where there is one).
+`collect.env_steps_per_s` is under random actions, `stages.collect` with the policy acting.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import resource
-import statistics
+import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from dima.run.assemble import Learner, build_learner
+from dima.run.bench_compare import compare, print_stages
+from dima.run.bench_growth import grow
+from dima.run.bench_machine import measure_machine
+from dima.run.bench_stages import Bench, Measured, measure_stage
+from dima.run.bench_timing import MemoryWatch
 from dima.run.console import announce, say
 from dima.run.folder import default_path
 from dima.run.hydra_app import chosen_groups, run_app
 from dima.run.manifest import describe_code, describe_hardware, describe_versions
-from dima.run.optimize import PartOptimizer
 from dima.run.runtime import derive_seed
 from dima.run.settings import TrainSettings, read_settings
 from envs.collector import Collector
 from envs.random_agent import RandomAgent
-from imagination.rollout import imagine
 from worldmodel.atomic import write_whole
 from worldmodel.config import Config, ConfigError
 from worldmodel.replay import Replay
-
-Stage = Literal["collect", "parts", "imagine", "policy"]
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchConfig(Config):
     """What is timed, beside the settings of training."""
 
-    stages: tuple[Stage, ...]
-    """Which stages: collect, parts, imagine, policy."""
+    stages: tuple[str, ...]
+    """Which stages: collect, replay, parts (or a part by its name), imagine, policy, checkpoint."""
+    growth: tuple[Literal["agents", "state", "rollouts", "denoising_steps"], ...]
+    """Against what the growth of the costs is measured."""
+    compare_eager: bool
+    """Time what the engine does also without it, in turns."""
     repeats: int
     """How often each is timed, after one run that is not."""
     bench_steps: int
@@ -53,38 +64,26 @@ class BenchConfig(Config):
 
     def validate(self) -> None:
         """Refuse to time nothing."""
-        self.require(len(self.stages) >= 1, "stages", "at least one of collect, parts, imagine, policy")
+        self.require(len(self.stages) + len(self.growth) >= 1, "stages", "at least one stage, or growth=[..]")
         self.require(self.repeats >= 1, "repeats", "at least 1")
         self.require(self.bench_steps >= 1, "bench_steps", "at least 1")
 
 
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """Medians for one call: wall-clock seconds, and seconds of CPU time over all threads of this process."""
-
-    wall_s: float
-    cpu_s: float
-
-    def as_update(self) -> dict[str, float]:
-        """In milliseconds, as bench.json spells them."""
-        return {"update_ms": round(1e3 * self.wall_s, 3), "update_cpu_ms": round(1e3 * self.cpu_s, 3)}
-
-
 def main() -> None:
     """Run the command with the arguments in `sys.argv`."""
-    run_app("bench", bench)
+    if sys.argv[1:2] == ["compare"]:
+        compare(sys.argv[2:])
+    else:
+        run_app("bench", bench)
 
 
 def bench(config: DictConfig) -> None:
-    """Time the stages that `config` asks for and write bench.json."""
+    """Time what `config` asks for and write bench.json, with growth.png beside it."""
     own, config = _split(config)
     settings: TrainSettings = read_settings(config)
     choices = chosen_groups()
     learner = build_learner(settings)
-    out = Path(settings.out) if settings.out else default_path("bench", choices["env"], choices["preset"])
-    file = out / "bench.json" if out.suffix != ".json" else out
-    if (file.parent / "config.yaml").exists():
-        raise ConfigError(f"out = {str(out)!r} holds a run; choose another place for bench.json")
+    file = _place(settings, choices)
     announce(
         "bench",
         {
@@ -96,7 +95,7 @@ def bench(config: DictConfig) -> None:
             "file": file,
         },
     )
-    measured = _measure(own, settings, learner)
+    file.parent.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "schema": 1,
         "env": learner.spec.env_id,
@@ -108,12 +107,14 @@ def bench(config: DictConfig) -> None:
         **describe_code(),
         "hardware": describe_hardware(learner.device),
         "versions": describe_versions(),
-        **measured,
-        "peak_memory_mb": _peak_memory_mb(learner.device),
+        **_measure(own, settings, learner, file.parent),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
+    if own.growth:
+        result["growth"] = grow(own.growth, settings, own.repeats, learner.device)
     write_whole(file, json.dumps(result, indent=2) + "\n")
-    _print_table(result)
+    print_stages(result)
+    if own.growth:
+        _draw_growth(result, file)
     say(f"wrote {file}")
 
 
@@ -124,108 +125,86 @@ def _split(config: DictConfig) -> tuple[BenchConfig, DictConfig]:
     return BenchConfig(**own), OmegaConf.masked_copy(config, [str(key) for key in config if key not in names])
 
 
-def _measure(own: BenchConfig, settings: TrainSettings, learner: Learner) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    replay, env_steps_per_s = _fill_replay(own, settings, learner)
-    if "collect" in own.stages:
-        result["collect"] = {"env_steps_per_s": round(env_steps_per_s, 1)}
-    if "parts" in own.stages:
-        result["parts"] = _time_parts(own.repeats, learner, replay)
-    generator = learner.randomness.generator("imagination")
-    num_rollouts, horizon = settings.policy.num_rollouts, settings.policy.horizon
+def _place(settings: TrainSettings, choices: dict[str, str]) -> Path:
+    """Where bench.json goes.
 
-    def imagine_once() -> Any:
-        context = replay.sample_contexts(num_rollouts, learner.model.context_length, generator)
-        return imagine(learner.model, learner.mappo.policy, context, horizon, generator)
-
-    learner.model.train(False)
-    if "imagine" in own.stages:
-        timing = _time(imagine_once, own.repeats, learner.device)
-        result["imagined_steps_per_s"] = round(num_rollouts * horizon / timing.wall_s, 1)
-        result["imagined_steps_per_core_s"] = round(num_rollouts * horizon / timing.cpu_s, 1)
-    if "policy" in own.stages:
-        rollout = imagine_once()
-        timing = _time(lambda: learner.mappo.update(rollout, generator), own.repeats, learner.device)
-        result["policy"] = timing.as_update()
-    return result
+    Raises:
+        ConfigError: when a run is there.
+    """
+    out = Path(settings.out) if settings.out else default_path("bench", choices["env"], choices["preset"])
+    file = out / "bench.json" if out.suffix != ".json" else out
+    if (file.parent / "config.yaml").exists():
+        raise ConfigError(f"out = {str(out)!r} holds a run; choose another place for bench.json")
+    return file
 
 
-def _fill_replay(own: BenchConfig, settings: TrainSettings, learner: Learner) -> tuple[Replay, float]:
-    """Real transitions under random actions, and how many of them a second."""
-    num_envs = settings.trainer.num_envs
-    replay = settings.replay.build(learner.spec, num_envs, learner.device)
+def _measure(own: BenchConfig, settings: TrainSettings, learner: Learner, folder: Path) -> dict[str, Any]:
+    """The stages, then the machine: what it can do at most needs memory that no stage does."""
+    if not own.stages:
+        return {}
+    num_envs, device = settings.trainer.num_envs, learner.device
+    replay = settings.replay.build(learner.spec, num_envs, device)
     collector = Collector(settings.env_config, num_envs, derive_seed(settings.seed, "collect"))
+    memory = MemoryWatch(device)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".bench-") as scratch:
+        stages = Bench(settings, learner, replay, collector, Path(scratch)).stages(own.stages)
+        env_steps_per_s = _fill(replay, collector, learner, num_envs * -(-own.bench_steps // num_envs))
+        measured = {stage.name: measure_stage(stage, own.repeats, device, memory) for stage in stages}
+    collector.close()
+    peak = memory.peak_mb()
+    machine = measure_machine(device, with_bfloat16=False)
+    records = {
+        "machine": machine.as_json(),
+        "stages": {name: one.as_json(machine, device, is_bfloat16=False) for name, one in measured.items()},
+    }
+    return {**records, **_older_keys(measured, learner, env_steps_per_s), "peak_memory_mb": peak}
+
+
+def _fill(replay: Replay, collector: Collector, learner: Learner, num_steps: int) -> float:
+    """Put real transitions under random actions into `replay`; how many of them a second were collected."""
     agent = RandomAgent(learner.spec, learner.randomness.generator("explore", "cpu"))
-    num_steps = num_envs * -(-own.bench_steps // num_envs)
     began = time.perf_counter()
     trajectories = collector.collect(agent, num_steps=num_steps)
     env_steps_per_s = num_steps / (time.perf_counter() - began)
     for trajectory in trajectories:
         learner.model.update_statistics(trajectory)
         replay.append(trajectory)
-    collector.close()
-    return replay, env_steps_per_s
+    return env_steps_per_s
 
 
-def _time_parts(repeats: int, learner: Learner, replay: Replay) -> dict[str, Any]:
-    """One update of each part: draw a batch, forward, backward, step."""
-    generator = learner.randomness.generator("world_model")
+def _older_keys(measured: dict[str, Measured], learner: Learner, env_steps_per_s: float) -> dict[str, Any]:
+    """The figures that bench.json has had from the beginning, which other tools read."""
     result: dict[str, Any] = {}
-    learner.model.train(True)
-    for name, part in learner.model.parts().items():
-        optimizer = PartOptimizer(name, part)
-
-        def update(optimizer: PartOptimizer = optimizer) -> None:
-            part = optimizer.part
-            batch = replay.sample(part.optim.batch_size, part.segment_length, burn_in=part.burn_in, generator=generator)
-            optimizer.update(batch, generator)
-
-        timing = _time(update, repeats, learner.device)
-        optimizer.require_finite()
-        result[name] = {
-            **timing.as_update(),
-            "parameters": sum(p.numel() for p in part.parameters() if p.requires_grad),
-            "batch_size": part.optim.batch_size,
-            "segment_length": part.segment_length,
+    if "collect" in measured:
+        result["collect"] = {"env_steps_per_s": round(env_steps_per_s, 1)}
+    parts = {name: part for name, part in learner.model.parts().items() if name in measured}
+    if parts:
+        result["parts"] = {
+            name: {
+                **_update(measured[name]),
+                "parameters": sum(p.numel() for p in part.parameters() if p.requires_grad),
+                "batch_size": part.optim.batch_size,
+                "segment_length": part.segment_length,
+            }
+            for name, part in parts.items()
         }
+    if "imagine" in measured:
+        timing, count = measured["imagine"].timing, measured["imagine"].stage.count
+        result["imagined_steps_per_s"] = round(count / timing.wall_s, 1)
+        result["imagined_steps_per_core_s"] = round(count / timing.cpu_s, 1)
+    if "policy" in measured:
+        result["policy"] = _update(measured["policy"])
     return result
 
 
-def _time(call: Callable[[], Any], repeats: int, device: torch.device) -> Timing:
-    """Medians over `repeats` calls, after one that warms up."""
-    walls, cpus = [], []
-    for _ in range(repeats + 1):
-        wall, cpu = time.perf_counter(), time.process_time()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    return Timing(statistics.median(walls[1:]), statistics.median(cpus[1:]))
+def _update(measured: Measured) -> dict[str, float]:
+    timing = measured.timing
+    return {"update_ms": round(1e3 * timing.wall_s, 3), "update_cpu_ms": round(1e3 * timing.cpu_s, 3)}
 
 
-def _peak_memory_mb(device: torch.device) -> dict[str, float | None]:
-    """Most memory held so far: resident memory of the process, and what torch held on the GPU."""
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
-    on_device = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
-    return {"host": round(host, 1), "device": None if on_device is None else round(on_device, 1)}
+def _draw_growth(result: dict[str, Any], file: Path) -> None:
+    from dima.run.bench_growth_figure import draw_growth  # matplotlib costs a second that nobody else should pay
 
-
-def _print_table(result: dict[str, Any]) -> None:
-    table = Table(title=f"{result['env']}, preset {result['preset']}, {result['hardware']['cpu']}")
-    table.add_column("stage")
-    table.add_column("figure", justify="right")
-    for name, part in result.get("parts", {}).items():
-        table.add_row(f"one update of {name}", f"{part['update_ms']:.1f} ms")
-    if "policy" in result:
-        table.add_row("one policy update", f"{result['policy']['update_ms']:.1f} ms")
-    if "imagined_steps_per_s" in result:
-        table.add_row("imagined env steps per second", f"{result['imagined_steps_per_s']:,.0f}")
-        table.add_row("imagined env steps per second of CPU time", f"{result['imagined_steps_per_core_s']:,.0f}")
-    if "collect" in result:
-        table.add_row("real env steps per second", f"{result['collect']['env_steps_per_s']:,.0f}")
-    memory = result["peak_memory_mb"]
-    table.add_row("peak memory of the process", f"{memory['host']:,.0f} MB")
-    if memory["device"] is not None:
-        table.add_row("peak memory on the GPU", f"{memory['device']:,.0f} MB")
-    Console().print(table)
+    path = file.with_name("growth.png" if file.name == "bench.json" else f"{file.stem}-growth.png")
+    draw_growth(result, path)
+    say(f"drew {path}")

@@ -91,7 +91,8 @@ def _for_plug_ins(arguments: list[str]) -> list[str]:
 def _with_defaults(command: str, arguments: list[str]) -> list[str]:
     """The command line with what this machine suggests: preset=paper for a GPU, unless the user says otherwise."""
     keys = {argument.split("=", 1)[0] for argument in arguments}
-    if command not in ("train", "bench", "fit") or "preset" in keys or "resume" in keys or "device=cpu" in arguments:
+    says_so = keys & {"preset", "resume", "compare"} or "device=cpu" in arguments
+    if command not in ("train", "bench", "fit") or says_so:
         return arguments
     import torch
 
