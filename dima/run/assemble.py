@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dima.run.evaluation import Evaluator
+from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness, choose_device, default_threads, derive_seed, derive_seeds, limit_threads
 from dima.run.settings import TrainSettings
@@ -106,6 +107,7 @@ def evaluation_seeds(settings: TrainSettings) -> list[int]:
 def build_trainer(settings: TrainSettings, learner: Learner, log: RunLog) -> Trainer:
     """The training loop with its replay, collector and evaluation environments."""
     config = settings.trainer
+    profile = RoundProfile(log.folder.path / "profile", learner.device) if settings.profile else None
     for part in learner.model.parts():
         config.num_updates(part, 1)
         config.num_updates(part, 2)
@@ -119,4 +121,5 @@ def build_trainer(settings: TrainSettings, learner: Learner, log: RunLog) -> Tra
         evaluator=Evaluator(settings.env_config, evaluation_seeds(settings), config.eval_episodes),
         randomness=learner.randomness,
         log=log,
+        profile=profile,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -14,9 +14,12 @@ from torch import Tensor
 class RoundMetrics:
     """Collects named scalars, plain or on a device, and the time that each stage took."""
 
-    def __init__(self, device: torch.device) -> None:
-        """Start empty; `device` is waited for where a stage's time is taken."""
+    def __init__(
+        self, device: torch.device, trace: Callable[[str], AbstractContextManager[None]] | None = None
+    ) -> None:
+        """Start empty; `device` is waited for where a stage's time is taken, and `trace` is entered with its name."""
         self._device = device
+        self._trace = trace or (lambda _: nullcontext())
         self._tensors: dict[str, list[Tensor]] = {}
         self._numbers: dict[str, float] = {}
 
@@ -34,10 +37,15 @@ class RoundMetrics:
         """Add the seconds that the block takes, device included, to `time/NAME_s`."""
         self._wait()
         began = time.perf_counter()
-        yield
+        with self._trace(name):
+            yield
         self._wait()
         key = f"time/{name}_s"
         self._numbers[key] = self._numbers.get(key, 0.0) + time.perf_counter() - began
+
+    def traced(self, name: str) -> AbstractContextManager[None]:
+        """A step within a timed stage, worth a name of its own to whoever traces the round; not timed here."""
+        return self._trace(name)
 
     def collect(self) -> dict[str, float]:
         """All numbers by name; synchronises with the device once.

@@ -29,7 +29,7 @@ from worldmodel.replay import ReplayConfig
 OWN_ON_RESUME = ("resume", "checkpoint")
 """Keys of `dima train` that say which run to go on with and are no part of the run itself."""
 
-FREE_ON_RESUME = ("env_steps", "device", "num_threads", "trainer", "tracking")
+FREE_ON_RESUME = ("env_steps", "device", "num_threads", "trainer", "tracking", "profile")
 """What a resumed run may change: how far, where and how it goes on, but not what was learned so far."""
 
 
@@ -63,6 +63,8 @@ class TrainSettings(Config):
     """A run folder to go on with."""
     checkpoint: int | str
     """Which checkpoint to go on from: `latest` or its env steps."""
+    profile: bool = False
+    """Record one round operation by operation (False by default, so that older runs can be read)."""
 
     def validate(self) -> None:
         """Refuse what cannot run."""

@@ -14,6 +14,7 @@ from dima.run.console import Progress, announce, print_scores, say, warn
 from dima.run.folder import RunFolder, default_path
 from dima.run.hydra_app import chosen_groups, run_app
 from dima.run.manifest import make_manifest
+from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
 from dima.run.runtime import default_threads
 from dima.run.saved_run import load_or_offer, parse_checkpoint
@@ -161,6 +162,15 @@ def _run(trainer: Trainer, settings: TrainSettings) -> None:
     trainer.log.close()
     folder.write_manifest({**folder.read_manifest(), "is_finished": True})
     _print_result(folder)
+    if trainer.profile is not None:
+        _say_profile(trainer.profile)
+
+
+def _say_profile(profile: RoundProfile) -> None:
+    if profile.is_written:
+        say(f"profile of one round: {profile.folder}/summary.txt and trace.json.gz (opens in ui.perfetto.dev)")
+    else:
+        warn("profile=true recorded nothing: there was no round in which the policy learned")
 
 
 def _score_random_policy(trainer: Trainer) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from dima.run.evaluation import Evaluator
 from dima.run.metrics import RoundMetrics
 from dima.run.optimize import PartOptimizer
+from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness
 from dima.run.trainer_config import TrainerConfig
@@ -50,6 +51,7 @@ class Trainer:
         evaluator: Evaluator,
         randomness: Randomness,
         log: RunLog,
+        profile: RoundProfile | None = None,
     ) -> None:
         self.config = config
         self.model = model
@@ -60,6 +62,7 @@ class Trainer:
         self.evaluator = evaluator
         self.randomness = randomness
         self.log = log
+        self.profile = profile
         self.counters = Counters()
         self.optimizers = {name: PartOptimizer(name, part) for name, part in model.parts().items()}
         self._random_agent = RandomAgent(replay.spec, randomness.generator("explore", "cpu"))
@@ -84,7 +87,7 @@ class Trainer:
 
     def _run_round(self, env_steps: int) -> None:
         counters, config = self.counters, self.config
-        metrics = RoundMetrics(self.randomness.device)
+        metrics = self._begin_metrics(env_steps)
         before = counters.env_steps
         counters.rounds += 1
         self._collect(metrics)
@@ -99,6 +102,19 @@ class Trainer:
         self._write(metrics)
         if is_last or _passes(before, counters.env_steps, config.checkpoint_every):
             self._save()
+        if self.profile is not None:
+            self.profile.end_round()
+
+    def _begin_metrics(self, env_steps: int) -> RoundMetrics:
+        """Of a new round, which the profile records if that is its turn."""
+        counters, config = self.counters, self.config
+        if self.profile is None:
+            return RoundMetrics(self.randomness.device)
+        after = counters.env_steps + config.collect_steps
+        trains = after >= config.start_steps
+        learns = trains and counters.training_rounds + 1 >= config.policy_start_round
+        self.profile.begin_round(learns=learns, is_last=after >= env_steps)
+        return RoundMetrics(self.randomness.device, self.profile.step)
 
     def _agent(self) -> Agent[Any]:
         """Who collects now: uniformly random actions first, where `random_steps` says so, then the policy."""
@@ -132,10 +148,11 @@ class Trainer:
             for name, optimizer in self.optimizers.items():
                 part = optimizer.part
                 for _ in range(self.config.num_updates(name, self.counters.training_rounds)):
-                    segment = self.replay.sample(
-                        part.optim.batch_size, part.segment_length, burn_in=part.burn_in, generator=generator
-                    )
-                    metrics.add("world_model", optimizer.update(segment, generator))
+                    with metrics.traced(name):
+                        segment = self.replay.sample(
+                            part.optim.batch_size, part.segment_length, burn_in=part.burn_in, generator=generator
+                        )
+                        metrics.add("world_model", optimizer.update(segment, generator))
                 optimizer.require_finite()
         self.model.train(False)
 
