@@ -90,6 +90,8 @@ def _draw(axes: Axes, curves: Mapping[str, tuple[list[int], list[float]]], axis:
     # Not by plot(): the guide must not stretch the axes.
     axes.add_artist(Line2D(values, guide, color="0.6", linestyle=(0, (1, 2)), linewidth=0.9, zorder=0))
     axes.set(xscale="log", yscale="log", xlabel=_LABELS[axis], xticks=values[::2] if len(values) > 6 else values)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda cost, _: f"{cost:g}" if f"{cost:e}"[0] in "25" else ""))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", "\N{THIN SPACE}")))
 

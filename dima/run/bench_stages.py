@@ -186,8 +186,9 @@ def measure_stage(stage: Stage, repeats: int, device: torch.device, memory: Memo
     calls = {stage.name: stage.call} | ({EAGER: stage.eager} if stage.eager is not None else {})
     times = time_twins(calls, repeats, device)
     own, twin = times[stage.name], times.get(EAGER)
-    # A compiled call hides its products from the counter; the twin does the same arithmetic in the open.
-    counts = count_work(stage.eager or stage.call)
+    counts = count_work(stage.call)
+    if counts.flops == 0 and stage.eager is not None:  # a compiled call hides its products; its twin does not
+        counts = count_work(stage.eager)
     rise_mb = memory.rise_mb(stage.call)
     if twin is None:
         return Measured(stage, median(own), counts, rise_mb, None, None)
