@@ -1,4 +1,4 @@
-"""Nested state as plain tensors and JSON: what a checkpoint is made of, so that no file in it can run code.
+"""Nested state as plain tensors and JSON: what checkpoints and messages between processes are made of; none runs code.
 
 A component's state is built of dicts, lists, tuples, tensors, numbers, strings, booleans and None. Its tensors go into
 one safetensors file; its skeleton, with a reference where each tensor was, goes into JSON.
@@ -6,15 +6,17 @@ one safetensors file; its skeleton, with a reference where each tensor was, goes
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
 _TENSOR = "__tensor__"
 _ITEMS = "__items__"
 _TUPLE = "__tuple__"
+_LENGTH_BYTES = 8
 
 
 def flatten(state: Any, prefix: str = "state") -> tuple[Any, dict[str, Tensor]]:
@@ -43,7 +45,34 @@ def restore(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write `tensors` to a safetensors file, each with memory of its own (the format knows no sharing)."""
+    """Write `tensors` to a safetensors file."""
+    save_file(_unshared(tensors), path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU."""
+    return load_file(path)
+
+
+def pack(state: Any) -> bytes:
+    """`state` as one message: the length of the skeleton, the skeleton, the tensors. A copy, wherever they are.
+
+    Raises:
+        TypeError: naming the place of a value that `flatten` refuses.
+    """
+    skeleton, tensors = flatten(state)
+    text = json.dumps(skeleton).encode()
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + save(_unshared(tensors))
+
+
+def unpack(message: bytes) -> Any:
+    """The inverse of `pack`; tensors come out on the CPU."""
+    end = _LENGTH_BYTES + int.from_bytes(message[:_LENGTH_BYTES], "little")
+    return restore(json.loads(message[_LENGTH_BYTES:end]), load(message[end:]))
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` on the CPU, each with memory of its own: safetensors knows no sharing."""
     seen: set[int] = set()
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -52,12 +81,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
             cpu = cpu.clone()
         seen.add(cpu.untyped_storage().data_ptr())
         plain[name] = cpu
-    save_file(plain, path)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU."""
-    return load_file(path)
+    return plain
 
 
 def _encode(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dima.run.snapshot import flatten, read_tensors, restore, write_tensors
+from dima.run.snapshot import flatten, pack, read_tensors, restore, unpack, write_tensors
 
 TENSORS = st.tuples(
     st.sampled_from([torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool]),
@@ -46,6 +46,18 @@ def test_any_state_comes_back_through_the_files(tmp_path_factory: pytest.TempPat
     skeleton, tensors = flatten(state)
     write_tensors(file, tensors)
     assert same(restore(json.loads(json.dumps(skeleton)), read_tensors(file)), state)
+
+
+@given(STATES)
+def test_any_state_comes_back_from_a_message(state: Any) -> None:
+    assert same(unpack(pack(state)), state)
+
+
+def test_a_message_is_a_copy() -> None:
+    weight = torch.ones(2)
+    message = pack({"a": weight, "b": weight[:1]})
+    weight.zero_()
+    assert same(unpack(message), {"a": torch.ones(2), "b": torch.ones(1)})
 
 
 def test_an_optimiser_comes_back() -> None:
