@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 
+from dima.run.collect_worker import WorkerTask
 from dima.run.evaluation import Evaluator
 from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness, choose_device, default_threads, derive_seed, derive_seeds, limit_threads
 from dima.run.settings import TrainSettings
+from dima.run.steps_source import LocalSource, StepsSource, collecting_agents
 from dima.run.trainer import Trainer
+from dima.run.worker_source import WorkerSource, shares
 from envs.base import EnvConfig
 from envs.collector import Collector
 from imagination.mappo import Mappo
@@ -117,9 +120,38 @@ def build_trainer(settings: TrainSettings, learner: Learner, log: RunLog) -> Tra
         behaviour=settings.policy,
         mappo=learner.mappo,
         replay=settings.replay.build(learner.spec, config.num_envs, learner.device),
-        collector=Collector(settings.env_config, config.num_envs, derive_seed(settings.seed, "collect")),
+        source=_build_source(settings, learner),
         evaluator=Evaluator(settings.env_config, evaluation_seeds(settings), config.eval_episodes),
         randomness=learner.randomness,
         log=log,
         profile=profile,
     )
+
+
+def _build_source(settings: TrainSettings, learner: Learner) -> StepsSource:
+    """What collects, in this process or in others."""
+    config, spec, model, policy = settings.trainer, learner.spec, learner.model, learner.mappo.policy
+    if config.collect_workers == 0:
+        randomness = learner.randomness
+        explore, sample = randomness.generator("explore", "cpu"), randomness.generator("collect")
+        collector = Collector(settings.env_config, config.num_envs, derive_seed(settings.seed, "collect"))
+        agents = collecting_agents(model, policy, spec, explore, sample)
+        return LocalSource(collector, agents, config.collect_unit, config.collect_steps)
+    tasks = [
+        WorkerTask(
+            number=number,
+            env=settings.env_config,
+            world_model=settings.world_model_config,
+            policy=settings.policy.policy,
+            spec=spec,
+            seed=settings.seed,
+            first_stream=first_stream,
+            num_envs=num_envs,
+            unit=config.collect_unit,
+            num_steps=num_steps,
+        )
+        for number, (first_stream, num_envs, num_steps) in enumerate(
+            shares(config.num_envs, config.collect_steps, config.collect_workers)
+        )
+    ]
+    return WorkerSource(tasks, lambda: {"world_model": model.state_dict(), "policy": policy.state_dict()})

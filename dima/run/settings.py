@@ -32,6 +32,9 @@ OWN_ON_RESUME = ("resume", "checkpoint")
 FREE_ON_RESUME = ("env_steps", "device", "num_threads", "trainer", "tracking", "profile")
 """What a resumed run may change: how far, where and how it goes on, but not what was learned so far."""
 
+KEPT_ON_RESUME = ("trainer.num_envs", "trainer.collect_workers")
+"""What a resumed run keeps of the rest: its episodes and random numbers are shared out by these."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings(Config):
@@ -126,17 +129,20 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str], changeable: Se
         ConfigError: when an override names something that is not there, or that a run keeps.
     """
     OmegaConf.set_struct(config, True)
+    kept = [OmegaConf.select(config, key, default=_ABSENT) for key in KEPT_ON_RESUME]
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
         if key in OWN_ON_RESUME:
             continue
-        if key.split(".")[0] not in changeable or key == "trainer.num_envs":
-            free = ", ".join(changeable)
-            raise ConfigError(f"{override.input_line}: with resume=RUN only {free} may change; the rest a run keeps")
+        refused = f"{override.input_line}: with resume=RUN only {', '.join(changeable)} may change"
+        if key.split(".")[0] not in changeable:
+            raise ConfigError(f"{refused}; the rest a run keeps")
         if override.is_delete() or OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
             raise ConfigError(f"{override.input_line}: the saved run has no value {key!r} to change")
         with open_dict(config):
             OmegaConf.update(config, key, override.value(), merge=True)
+        if kept != [OmegaConf.select(config, key, default=_ABSENT) for key in KEPT_ON_RESUME]:
+            raise ConfigError(f"{refused}, but neither {' nor '.join(KEPT_ON_RESUME)}")
 
 
 _ABSENT = object()

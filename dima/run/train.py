@@ -159,6 +159,8 @@ def _run(trainer: Trainer, settings: TrainSettings) -> None:
     except Exception:
         trainer.log.close()
         raise
+    finally:
+        trainer.source.close()
     trainer.log.close()
     folder.write_manifest({**folder.read_manifest(), "is_finished": True})
     _print_result(folder)

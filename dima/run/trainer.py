@@ -15,13 +15,12 @@ from dima.run.optimize import PartOptimizer
 from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness
+from dima.run.steps_source import Acting, StepsSource
 from dima.run.trainer_config import TrainerConfig
-from envs.collector import Collector
-from envs.random_agent import RandomAgent
 from imagination.agent import PolicyAgent
 from imagination.mappo import BehaviourConfig, Mappo
 from imagination.rollout import imagine
-from worldmodel.protocol import Agent, WorldModel
+from worldmodel.protocol import WorldModel
 from worldmodel.replay import Replay
 
 
@@ -47,7 +46,7 @@ class Trainer:
         behaviour: BehaviourConfig,
         mappo: Mappo,
         replay: Replay,
-        collector: Collector,
+        source: StepsSource,
         evaluator: Evaluator,
         randomness: Randomness,
         log: RunLog,
@@ -58,17 +57,13 @@ class Trainer:
         self.behaviour = behaviour
         self.mappo = mappo
         self.replay = replay
-        self.collector = collector
+        self.source = source
         self.evaluator = evaluator
         self.randomness = randomness
         self.log = log
         self.profile = profile
         self.counters = Counters()
         self.optimizers = {name: PartOptimizer(name, part) for name, part in model.parts().items()}
-        self._random_agent = RandomAgent(replay.spec, randomness.generator("explore", "cpu"))
-        generator = randomness.generator("collect")
-        self._policy_agent = PolicyAgent(model, mappo.policy, generator, deterministic=False)
-        self._deterministic_agent = PolicyAgent(model, mappo.policy, generator, deterministic=True)
 
     def run(self, env_steps: int) -> None:
         """Go on until `env_steps` real steps are done; begins with the untrained policy's evaluation.
@@ -76,7 +71,9 @@ class Trainer:
         Raises:
             FloatingPointError: when a loss, gradient or metric is not finite; names where and when.
             EnvError: when the environment breaks its contract.
+            WorkerLost: when worker processes die again and again.
         """
+        self.source.request(self._acting())
         if self.counters.evaluations == 0:
             metrics = RoundMetrics(self.randomness.device)
             self._evaluate(metrics)
@@ -89,8 +86,9 @@ class Trainer:
         counters, config = self.counters, self.config
         metrics = self._begin_metrics(env_steps)
         before = counters.env_steps
-        counters.rounds += 1
         self._collect(metrics)
+        counters.rounds += 1
+        self.source.request(self._acting())
         if counters.env_steps >= config.start_steps:
             counters.training_rounds += 1
             self._fit_world_model(metrics)
@@ -116,27 +114,23 @@ class Trainer:
         self.profile.begin_round(learns=learns, is_last=after >= env_steps)
         return RoundMetrics(self.randomness.device, self.profile.step)
 
-    def _agent(self) -> Agent[Any]:
-        """Who collects now: uniformly random actions first, where `random_steps` says so, then the policy."""
+    def _acting(self) -> Acting:
+        """Who collects the next round: random actions first, where `random_steps` says so, then the policy."""
         if self.counters.env_steps < self.config.random_steps:
-            return self._random_agent
+            return "random"
         every = self.config.deterministic_every
-        return self._deterministic_agent if every and self.counters.rounds % every == 0 else self._policy_agent
+        return "deterministic" if every and (self.counters.rounds + 1) % every == 0 else "policy"
 
     def _collect(self, metrics: RoundMetrics) -> None:
         """Real steps into the statistics and the replay."""
-        config = self.config
-        by_steps = config.collect_unit == "steps"
-        amount = {"num_steps": config.collect_steps} if by_steps else {"num_episodes": config.num_envs}
-        agent, collected, returns = self._agent(), 0, []
+        collected = 0
         with metrics.timed("collect"):
-            while collected < config.collect_steps:
-                for trajectory in self.collector.collect(agent, **amount):
-                    self.model.update_statistics(trajectory)
-                    self.replay.append(trajectory)
-                    collected += trajectory.length
-                returns += self.collector.episode_returns
+            for trajectory in self.source.collect(self._acting()):
+                self.model.update_statistics(trajectory)
+                self.replay.append(trajectory)
+                collected += trajectory.length
         self.counters.env_steps += collected
+        returns = [episode.return_ for episode in self.source.episodes]
         if returns:
             metrics.put("episode/return", statistics.fmean(returns))
 
@@ -197,7 +191,7 @@ class Trainer:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "policy": self.mappo.state_dict(),
             "replay": self.replay.state_dict(),
-            "collector": self.collector.state_dict(),
+            "collector": self.source.state_dict(),
             "random": self.randomness.state_dict(),
         }
 
@@ -210,7 +204,7 @@ class Trainer:
         self.mappo.load_state_dict(state["policy"])
         self.replay.load_state_dict(state["replay"])
         # Beginning the agent's carry may draw random numbers: the generators are put back last.
-        self.collector.load_state_dict(state["collector"], self._agent())
+        self.source.load_state_dict(state["collector"], self._acting())
         self.randomness.load_state_dict(state["random"])
 
 

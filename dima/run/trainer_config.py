@@ -44,6 +44,12 @@ class TrainerConfig(Config):
     """Env steps between checkpoints; the first and the last state are always saved."""
     keep_checkpoints: int
     """Newest checkpoints that stay on the disk."""
+    collect_workers: int = 0
+    """Processes that collect while this one learns, each with its share of `num_envs`; 0: this process collects.
+
+    What a round learns from was then collected while the round before it learned, with the weights that it began with,
+    and one round more is collected than is learned from. With collect_unit=episodes each worker collects at least its
+    share of `collect_steps`. A run keeps its number of workers. (0 by default, so that older runs can be read.)"""
 
     def validate(self) -> None:
         """Refuse counts that cannot work."""
@@ -57,8 +63,12 @@ class TrainerConfig(Config):
         )
         for name in at_least_1:
             self.require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("random_steps", "deterministic_every", "start_steps", "policy_updates"):
+        for name in ("random_steps", "deterministic_every", "start_steps", "policy_updates", "collect_workers"):
             self.require(getattr(self, name) >= 0, name, "at least 0")
+        has_streams = self.collect_workers <= self.num_envs
+        self.require(
+            has_streams, "collect_workers", f"at most num_envs = {self.num_envs}: each worker steps environments"
+        )
         is_shared_out = self.collect_unit == "episodes" or self.collect_steps % self.num_envs == 0
         self.require(
             is_shared_out, "collect_steps", f"a multiple of num_envs = {self.num_envs} with collect_unit=steps"

@@ -1,4 +1,7 @@
-"""Independent jobs in processes of their own, their results as they come; with one worker, in this process."""
+"""Independent jobs in processes of their own, their results as they come; with one worker, in this process.
+
+And how any worker process begins, so that it ends with the one that started it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def run_jobs(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], num_workers:
         return
     others = set(multiprocessing.active_children())
     pool = concurrent.futures.ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), initializer=_begin_worker, initargs=(os.getpid(),)
+        num_workers, multiprocessing.get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
     )
     try:
         waiting = [pool.submit(work, job) for job in jobs]
@@ -43,7 +46,8 @@ def run_jobs(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], num_workers:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin_worker(parent: int) -> None:
+def begin_worker(parent: int) -> None:
+    """Make this process a worker of the process `parent`: one thread, deaf to Ctrl-C, and gone when its parent is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everybody at the terminal; the parent decides
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

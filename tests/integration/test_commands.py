@@ -264,6 +264,8 @@ def test_a_damaged_checkpoint_is_refused_and_the_offered_command_works(run: Path
         ("world_model=dima", "world_model=dima: with resume=RUN only"),
         ("preset=paper", "preset=paper: with resume=RUN only"),
         ("trainer.num_envs=2", "trainer.num_envs=2: with resume=RUN only"),
+        ("trainer.collect_workers=1", "trainer.collect_workers=1: with resume=RUN only"),
+        ("trainer={collect_workers: 1}", "but neither trainer.num_envs nor trainer.collect_workers"),
     ],
 )
 def test_a_resumed_run_keeps_what_it_was(run: Path, change: str, message: str) -> None:

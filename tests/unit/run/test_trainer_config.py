@@ -34,6 +34,15 @@ def test_steps_are_shared_out_evenly_among_environments() -> None:
         dataclasses.replace(CONFIG, num_envs=3)
 
 
+def test_every_worker_has_an_environment() -> None:
+    assert CONFIG.collect_workers == 0, "runs that were saved before there were workers are read"
+    assert dataclasses.replace(CONFIG, num_envs=2, collect_workers=2).collect_workers == 2
+    with pytest.raises(ConfigError, match="collect_workers = 3: expected at most num_envs = 2: each worker steps"):
+        dataclasses.replace(CONFIG, num_envs=2, collect_workers=3)
+    with pytest.raises(ConfigError, match="collect_workers = -1: expected at least 0"):
+        dataclasses.replace(CONFIG, collect_workers=-1)
+
+
 def test_updates_are_counted_by_part() -> None:
     config = dataclasses.replace(CONFIG, updates={"denoiser": 5}, first_updates=70)
     assert [config.num_updates("denoiser", training_round) for training_round in (1, 2, 3)] == [70, 5, 5]
