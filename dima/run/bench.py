@@ -1,10 +1,10 @@
 """`dima bench`: what each stage of training costs on this machine, on data from the real environment.
 
 `bench.json`: `{"schema": 1, "env", "env_versions", "world_model", "preset", "num_rollouts", "horizon", "hardware",
-"versions", "machine", "stages": {STAGE: ..}, "parts": {NAME: {"update_ms", "update_cpu_ms", "parameters", "batch_size",
-"segment_length"}}, "policy": {"update_ms", "update_cpu_ms"}, "collect": {"env_steps_per_s"}, "imagined_steps_per_s",
-"imagined_steps_per_core_s", "peak_memory_mb": {"host", "device"}, "growth"}`; what was not asked for is left out. Times
-are medians.
+"versions", "engine", "machine", "stages": {STAGE: ..}, "parts": {NAME: {"update_ms", "update_cpu_ms", "parameters",
+"batch_size", "segment_length"}}, "policy": {"update_ms", "update_cpu_ms"}, "collect": {"env_steps_per_s"},
+"imagined_steps_per_s", "imagined_steps_per_core_s", "peak_memory_mb": {"host", "device"}, "growth"}`; what was not
+asked for is left out. Times are medians.
 
 A stage: `{"ms", "cpu_ms", "unit", "count", "per_s", "per_core_s", "flops", "bytes", "share_of_matrix_rate",
 "share_of_bandwidth", "peak_memory_mb"}` for one call, which does `count` of `unit`; where a twin was timed beside it
@@ -30,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dima.run.assemble import Learner, build_learner
 from dima.run.bench_compare import compare, print_stages
+from dima.run.bench_engine import describe_engine, is_bfloat16
 from dima.run.bench_growth import grow
 from dima.run.bench_machine import measure_machine
 from dima.run.bench_stages import Bench, Measured, measure_stage
@@ -104,13 +105,14 @@ def bench(config: DictConfig) -> None:
         "preset": choices["preset"],
         "num_rollouts": settings.policy.num_rollouts,
         "horizon": settings.policy.horizon,
+        **describe_engine(settings),
         **describe_code(),
         "hardware": describe_hardware(learner.device),
         "versions": describe_versions(),
         **_measure(own, settings, learner, file.parent),
     }
     if own.growth:
-        result["growth"] = grow(own.growth, settings, own.repeats, learner.device)
+        result["growth"] = grow(own.growth, settings, own.repeats, learner.device, compare_eager=own.compare_eager)
     write_whole(file, json.dumps(result, indent=2) + "\n")
     print_stages(result)
     if own.growth:
@@ -147,15 +149,17 @@ def _measure(own: BenchConfig, settings: TrainSettings, learner: Learner, folder
     collector = Collector(settings.env_config, num_envs, derive_seed(settings.seed, "collect"))
     memory = MemoryWatch(device)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".bench-") as scratch:
-        stages = Bench(settings, learner, replay, collector, Path(scratch)).stages(own.stages)
+        bench = Bench(settings, learner, replay, collector, Path(scratch), own.compare_eager)
+        stages = bench.stages(own.stages)
         env_steps_per_s = _fill(replay, collector, learner, num_envs * -(-own.bench_steps // num_envs))
         measured = {stage.name: measure_stage(stage, own.repeats, device, memory) for stage in stages}
     collector.close()
     peak = memory.peak_mb()
-    machine = measure_machine(device, with_bfloat16=False)
+    machine = measure_machine(device, with_bfloat16=is_bfloat16(settings))
+    low = {"imagine"} if is_bfloat16(settings) else set[str]()
     records = {
         "machine": machine.as_json(),
-        "stages": {name: one.as_json(machine, device, is_bfloat16=False) for name, one in measured.items()},
+        "stages": {name: one.as_json(machine, device, is_bfloat16=name in low) for name, one in measured.items()},
     }
     return {**records, **_older_keys(measured, learner, env_steps_per_s), "peak_memory_mb": peak}
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import torch
 
-from dima.run.bench_stages import update_call
+from dima.run.bench_engine import imagining_models
+from dima.run.bench_stages import EAGER, update_call
 from dima.run.bench_timing import Call, Timing, median, time_twins
 from dima.run.optimize import PartOptimizer
 from dima.run.runtime import Randomness
@@ -51,15 +52,24 @@ class _Point:
     num_steps: int
     """Joint env steps that one imagination makes."""
     updates: dict[str, Call]
+    eager: Call | None
+    """The imagination without the engine, where that is another."""
 
 
-def grow(axes: Sequence[Axis], settings: TrainSettings, repeats: int, device: torch.device) -> dict[str, Any]:
+def grow(
+    axes: Sequence[Axis], settings: TrainSettings, repeats: int, device: torch.device, *, compare_eager: bool
+) -> dict[str, Any]:
     """What bench.json has under `growth`: `{AXIS: {VALUE: ..}}`, medians over `repeats`.
 
     A value's record holds `{"imagined_step": {"ms", "cpu_ms"}, "updates": {PART: {"ms", "cpu_ms"}}}`, for one joint env
-    step of one rollout and for one update; or `{"skipped": WHY}` where the model cannot be so.
+    step of one rollout and for one update; or `{"skipped": WHY}` where the model cannot be so. `imagined_step` also has
+    `"eager": {"ms", "cpu_ms"}` with `compare_eager`, where the engine does it in another way.
     """
-    return {axis: _measure(dict(_points(axis, settings, device)), repeats, device) for axis in axes}
+    found: dict[str, Any] = {}
+    for axis in axes:
+        points = dict(_points(axis, settings, device))
+        found[axis] = _measure(points, repeats, device, compare_eager=compare_eager)
+    return found
 
 
 def synthetic_spec(num_agents: int, state_dim: int, action_dim: int = _ACTION_DIM) -> EnvSpec:
@@ -111,8 +121,10 @@ def _point(axis: Axis, value: int, settings: TrainSettings, device: torch.device
     context = replay.sample_contexts(num_rollouts, model.context_length, generator)
     trains = axis in ("agents", "state")  # how many are imagined, and in how many steps, is nothing to the losses
     parts = model.parts().items() if trains else ()
+    own, twin = imagining_models(settings, sampled)
     return _Point(
-        imagine=lambda: imagine(sampled, policy, context, _HORIZON, generator),
+        imagine=lambda: imagine(own, policy, context, _HORIZON, generator),
+        eager=None if twin is None else lambda: imagine(twin, policy, context, _HORIZON, generator),
         num_steps=num_rollouts * _HORIZON,
         updates={name: _update(model, PartOptimizer(name, part), replay, generator) for name, part in parts},
     )
@@ -144,12 +156,16 @@ def _update(model: WorldModel[Any], optimizer: PartOptimizer, replay: Replay, ge
     return train
 
 
-def _measure(points: dict[int, _Point | str], repeats: int, device: torch.device) -> dict[str, Any]:
+def _measure(
+    points: dict[int, _Point | str], repeats: int, device: torch.device, *, compare_eager: bool
+) -> dict[str, Any]:
     """All sizes in turns, so that a machine that becomes slower does so for all."""
     calls: dict[tuple[int, str], Call] = {}
     for value, point in points.items():
         if isinstance(point, _Point):
             calls[value, IMAGINED] = point.imagine
+            if compare_eager and point.eager is not None:
+                calls[value, EAGER] = point.eager
             calls |= {(value, name): update for name, update in point.updates.items()}
     medians = {key: median(each) for key, each in time_twins(calls, repeats, device).items()}
     return {str(value): _record(value, point, medians) for value, point in points.items()}
@@ -158,8 +174,11 @@ def _measure(points: dict[int, _Point | str], repeats: int, device: torch.device
 def _record(value: int, point: _Point | str, medians: dict[tuple[int, str], Timing]) -> dict[str, Any]:
     if isinstance(point, str):
         return {"skipped": point}
+    imagined: dict[str, Any] = _clocks(medians[value, IMAGINED], point.num_steps)
+    if (value, EAGER) in medians:
+        imagined[EAGER] = _clocks(medians[value, EAGER], point.num_steps)
     return {
-        IMAGINED: _clocks(medians[value, IMAGINED], point.num_steps),
+        IMAGINED: imagined,
         "updates": {name: _clocks(medians[value, name], 1) for name in point.updates},
     }
 

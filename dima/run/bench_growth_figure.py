@@ -25,6 +25,9 @@ _LABELS = {
     "rollouts": "rollouts imagined at once",
     "denoising_steps": "denoising steps",
 }
+_LEGEND_COLUMN = 2.3
+"""Inches."""
+
 _LOOKS = list(model_looks(["imagined", "eager", "a", "b", "c", "d", "e", "f"]).values())
 
 
@@ -42,7 +45,7 @@ def _figure(result: Mapping[str, Any]) -> Figure:
     clock, words = ("ms", "ms") if result["hardware"]["gpu"] else ("cpu_ms", "core-ms")
     learned = [axis for axis, records in growth.items() if _parts(records)]
     rows = 2 if learned else 1
-    size = (max(3.6, WIDTH * len(growth) / 4), 2.0 * rows + 0.7)
+    size = (max(WIDTH / 2, WIDTH * len(growth) / 4), 2.0 * rows + (1.3 if len(growth) < 3 else 0.8))
     figure, grid = plt.subplots(rows, len(growth), figsize=size, layout="constrained", squeeze=False, sharey="row")
     for column, (axis, records) in enumerate(growth.items()):
         costs = {IMAGINED: _points(records, lambda record: record[IMAGINED][clock])}
@@ -102,8 +105,9 @@ def _legend(figure: Figure) -> None:
     for axes in figure.axes:
         named |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     guide = Line2D([], [], color="0.6", linestyle=(0, (1, 2)), linewidth=0.9)
-    named["in proportion to the size (rollouts: constant)"] = guide
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(4, len(named)))
+    named["in proportion (rollouts: constant)"] = guide
+    columns = max(1, int(figure.get_figwidth() / _LEGEND_COLUMN))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(columns, len(named)))
 
 
 def _note_skipped(axes: Axes, records: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dima.run.assemble import Learner
+from dima.run.bench_engine import imagining_models
 from dima.run.bench_machine import Machine
 from dima.run.bench_timing import Call, Counts, MemoryWatch, Timing, count_work, median, speedup, time_twins
 from dima.run.checkpoint import CheckpointStore
@@ -87,6 +88,8 @@ class Bench:
     collector: Collector
     scratch: Path
     """A folder for what the stages write, on the disk that bench.json goes to."""
+    compare_eager: bool = False
+    """Imagine also without the engine, in turns."""
 
     def stages(self, asked: Sequence[str]) -> list[Stage]:
         """The stages that `asked` names, in the order in which training goes through them.
@@ -138,28 +141,37 @@ class Bench:
 
     def _imagine(self) -> Stage:
         behaviour = self.settings.policy
-        call = self._imagine_in(self.learner.model)
-        return Stage("imagine", call, behaviour.num_rollouts * behaviour.horizon, "imagined env steps")
+        model = self.learner.model
+        own, twin = imagining_models(self.settings, model)
+        models = [own]
 
-    def _imagine_in(self, model: WorldModel[Any]) -> Callable[[], Any]:
+        def take_weights() -> None:
+            # Whatever the parts' stages learned: an engine may have copied the weights when it was asked.
+            models[0] = imagining_models(self.settings, model)[0]
+
+        return Stage(
+            "imagine",
+            lambda: self._imagine_in(models[0]),
+            behaviour.num_rollouts * behaviour.horizon,
+            "imagined env steps",
+            eager=None if twin is None or not self.compare_eager else lambda: self._imagine_in(twin),
+            before=take_weights,
+        )
+
+    def _imagine_in(self, model: WorldModel[Any]) -> Any:
         behaviour, generator = self.settings.policy, self._generator("imagination")
-
-        def imagine_once() -> Any:
-            context = self.replay.sample_contexts(behaviour.num_rollouts, model.context_length, generator)
-            return imagine(model, self.learner.mappo.policy, context, behaviour.horizon, generator)
-
-        return imagine_once
+        context = self.replay.sample_contexts(behaviour.num_rollouts, model.context_length, generator)
+        return imagine(model, self.learner.mappo.policy, context, behaviour.horizon, generator)
 
     def _policy(self) -> Stage:
         rollout: list[Any] = []
         generator, mappo = self._generator("policy"), self.learner.mappo
-        imagine_once = self._imagine_in(self.learner.model)
         return Stage(
             "policy",
             lambda: mappo.update(rollout[0], generator),
             1,
             "updates",
-            before=lambda: rollout.append(imagine_once()),
+            before=lambda: rollout.append(self._imagine_in(self.learner.model)),
         )
 
     def _checkpoint(self) -> Stage:

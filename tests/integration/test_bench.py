@@ -110,7 +110,9 @@ def test_growth_of_dima(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setattr(bench_growth, "VALUES", few)
     with initialize_config_module("configs", version_base="1.3"):
         settings: TrainSettings = read_settings(compose("train", ["env=toy/linear", "preset=smoke"]))
-    growth = bench_growth.grow(("agents", "rollouts", "denoising_steps"), settings, 1, torch.device("cpu"))
+    growth = bench_growth.grow(
+        ("agents", "rollouts", "denoising_steps"), settings, 1, torch.device("cpu"), compare_eager=True
+    )
     assert growth["agents"]["3"]["updates"]["denoiser"]["cpu_ms"] > 0
     assert growth["rollouts"]["1"]["imagined_step"]["ms"] > 2 * growth["rollouts"]["8"]["imagined_step"]["ms"]
     steps = growth["denoising_steps"]

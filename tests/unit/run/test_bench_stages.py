@@ -1,0 +1,83 @@
+"""Twins: a stage beside itself without the engine, and which model is imagined in."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from dima.run.bench_engine import describe_engine, imagining_models, is_bfloat16
+from dima.run.bench_machine import Machine
+from dima.run.bench_stages import Stage, measure_stage
+from dima.run.bench_timing import MemoryWatch
+
+CPU = torch.device("cpu")
+MACHINE = Machine(matrix_gflops=50.0, memory_gb_per_s=10.0, threads=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    imagination: str = "fast"
+    precision: str = "float32"
+
+
+class Model:
+    def accelerated(self, precision: str) -> str:
+        return f"fast in {precision}"
+
+
+def busy(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_a_stage_is_timed_beside_its_twin() -> None:
+    order: list[str] = []
+
+    def call(name: str, seconds: float) -> None:
+        order.append(name)
+        busy(seconds)
+
+    stage = Stage("imagine", lambda: call("own", 0.01), 30, "steps", eager=lambda: call("twin", 0.03))
+    record = measure_stage(stage, 3, CPU, MemoryWatch(CPU)).as_json(MACHINE, CPU, is_bfloat16=False)
+    assert order[:8] == ["own", "twin"] * 4
+    assert 2.0 < record["speedup"] < 4.0
+    assert record["eager"]["cpu_ms"] > record["cpu_ms"] > 9
+    assert 1000 < record["per_core_s"] <= 3000
+
+
+def test_a_stage_without_a_twin_says_nothing_of_one() -> None:
+    began: list[int] = []
+    stage = Stage("policy", lambda: torch.ones(4), 1, "updates", before=lambda: began.append(1))
+    record = measure_stage(stage, 1, CPU, MemoryWatch(CPU)).as_json(MACHINE, CPU, is_bfloat16=False)
+    assert began == [1]
+    assert not {"eager", "speedup"} & set(record)
+
+
+def test_the_counted_work_of_a_call_that_hides_it_is_its_twin_s() -> None:
+    a = torch.ones(8, 8)
+    stage = Stage("imagine", lambda: None, 1, "steps", eager=lambda: a @ a)
+    assert measure_stage(stage, 1, CPU, MemoryWatch(CPU)).counts.flops == 2 * 8**3
+
+
+def test_the_engine_decides_which_model_is_imagined_in() -> None:
+    model: Any = Model()
+    fast = SimpleNamespace(engine=Engine(precision="bfloat16"))
+    assert imagining_models(fast, model) == ("fast in bfloat16", model)
+    assert is_bfloat16(fast)
+    for settings in (SimpleNamespace(), SimpleNamespace(engine=Engine(imagination="eager", precision="bfloat16"))):
+        assert imagining_models(settings, model) == (model, None)
+        assert not is_bfloat16(settings)
+    plain: Any = object()
+    assert imagining_models(fast, plain) == (plain, None)
+
+
+def test_bench_json_says_which_engine() -> None:
+    assert describe_engine(SimpleNamespace(engine=Engine())) == {
+        "engine": {"imagination": "fast", "precision": "float32"}
+    }
+    assert describe_engine(SimpleNamespace()) == {}
