@@ -28,10 +28,11 @@ class AttentionActionEncoder(nn.Module):
     def forward(self, action: Tensor) -> Tensor:
         """Embeddings [*,D] of joint actions [*,N,A]."""
         x = (self.embed(action) + self.agent).flatten(0, -3)  # [*, N, D] -> [B, N, D]
-        for attend, feed in zip(self.attend, self.feed, strict=True):
+        last = len(self.feed) - 1
+        for layer, (attend, feed) in enumerate(zip(self.attend, self.feed, strict=True)):
             x = x + attend(x)
-            x = x + feed(x)
-        return self.out(x.mean(dim=1)).unflatten(0, action.shape[:-2])
+            x = x + feed(x) if layer < last else feed.mean(x)
+        return self.out(x).unflatten(0, action.shape[:-2])
 
 
 class LinearActionEncoder(nn.Module):

@@ -33,7 +33,18 @@ class GatedFeedForward(nn.Module):
         self.expand = nn.Linear(dim, 8 * dim)
         self.out = nn.Linear(4 * dim, dim)
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """The gated hidden layer: [*,D] -> [*,4*D]."""
+        value, gate = self.expand(self.norm(x)).chunk(2, dim=-1)
+        return value * functional.gelu(gate)
+
     def forward(self, x: Tensor) -> Tensor:
         """[*,D] -> [*,D]."""
-        value, gate = self.expand(self.norm(x)).chunk(2, dim=-1)
-        return self.out(value * functional.gelu(gate))
+        return self.out(self.hidden(x))
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean over L of x plus the layer's output: [B,L,D] -> [B,D].
+
+        The output map is linear, so the mean is taken before it.
+        """
+        return x.mean(dim=1) + self.out(self.hidden(x).mean(dim=1))

@@ -112,10 +112,11 @@ class PerceiverActionEncoder(ActionEncoder):
         x = self.latents.expand(context.shape[0], -1, -1)
         x = x + self.read(x, context, shown[:, None])
         x = x + self.read_feed(x)
-        for attend, feed in zip(self.attend, self.feed, strict=True):
+        last = len(self.feed) - 1
+        for layer, (attend, feed) in enumerate(zip(self.attend, self.feed, strict=True)):
             x = x + attend(x)
-            x = x + feed(x)
-        return self.out(x.mean(dim=1)).unflatten(0, (levels, batch))
+            x = x + feed(x) if layer < last else feed.mean(x)
+        return self.out(x).unflatten(0, (levels, batch))
 
 
 class _CrossAttention(nn.Module):

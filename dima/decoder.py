@@ -84,6 +84,7 @@ class StateDecoder(TrainablePart):
 
     segment_length = 1
     burn_in = 0
+    independent = True
     predicted: Tensor
     constant: Tensor
     predicted_index: Tensor

@@ -8,6 +8,7 @@ sigma_data = 0.5 standard deviations of the data.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from dima.conditioning import ActionEncoderKind, build_action_encoder
 from dima.reveal import ActionReveal
 from dima.schedule import draw_training_sigmas
 from dima.target import StateTarget
-from dima.temporal_unet import GROUP_SIZE, FourierFeatures, GroupNorm, TemporalConv, TemporalUnet
+from dima.temporal_unet import GROUP_SIZE, FourierFeatures, GroupNorm, TemporalConv, TemporalUnet, folded_convolutions
 from worldmodel.config import Config, OptimConfig
 from worldmodel.normalize import RunningNormalizer
 from worldmodel.protocol import TrainablePart
@@ -95,6 +96,8 @@ class DenoiserConfig(Config):
 class Denoiser(TrainablePart):
     """The network F and everything that turns it into D; trained on segments of K + num_targets transitions."""
 
+    independent = True
+
     def __init__(
         self,
         config: DenoiserConfig,
@@ -135,17 +138,30 @@ class Denoiser(TrainablePart):
         """EDM's factors for `sigma`, at this model's sigma_data and offset noise."""
         return preconditioners(sigma, self.sigma_data, self.sigma_offset_noise)
 
-    def modulation(self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor) -> Tensor:
+    def frozen(self) -> AbstractContextManager[None]:
+        """A stretch in which no weight changes, so that what depends on weights alone is computed once."""
+        return folded_convolutions(self)
+
+    def embed_context(self, context: Tensor) -> Tensor:
+        """The past states as `denoise` takes them: as they are."""
+        return context
+
+    def modulation(
+        self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor, level: Tensor | None = None
+    ) -> Tensor:
         """Everything the network needs besides states, for all noise levels at once: [J,B,P].
 
         Args:
             sigma: [J,B] or [J,1] noise levels.
             past_action: [B,K,N,A], always visible.
             action: [B,N,A], the current joint action.
-            visible: [J,B,N] or [J,1,N] bool, whose current action each level may see.
+            visible: [M,B,N] or [M,1,N] bool masks, whose current action may be seen.
+            level: [J] which of the masks each noise level obeys; None: one mask a level, in order.
         """
         noise = self.noise_features(self.precondition(sigma).c_noise)
         actions = self.action_encoder.pool(self.action_encoder.tokens(past_action, action), visible)
+        if level is not None:
+            actions = actions[level]
         return self.unet.modulate(self.condition(noise + actions))
 
     def network(self, x: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
@@ -170,15 +186,16 @@ class Denoiser(TrainablePart):
         states = list(clean.unbind(dim=1))
         total = clean.new_zeros(())
         count = segment.valid[:, self.burn_in :].sum()
-        for t in range(self.burn_in, self.segment_length):
-            context = torch.stack(states[t - self.burn_in : t + 1], dim=1)
-            past = segment.action[:, t - self.burn_in : t]
-            wanted = target.encode(states[t], clean[:, t + 1])
-            error, denoised = self._target_error(wanted, context, past, segment.action[:, t], generator)
-            valid = segment.valid[:, t]
-            total = total + (error * valid).sum()
-            # Where the transition is padding, what follows it stays what replay gave: zeros, or the episode's start.
-            states[t + 1] = torch.where(valid[:, None], target.decode(states[t], denoised), states[t + 1])
+        with self.frozen():  # kernels are laid out once for all targets, and their gradient is gathered once
+            for t in range(self.burn_in, self.segment_length):
+                context = torch.stack(states[t - self.burn_in : t + 1], dim=1)
+                past = segment.action[:, t - self.burn_in : t]
+                wanted = target.encode(states[t], clean[:, t + 1])
+                error, denoised = self._target_error(wanted, context, past, segment.action[:, t], generator)
+                valid = segment.valid[:, t]
+                total = total + (error * valid).sum()
+                # Where the transition is padding, what follows it stays as replay gave it: zeros, or the start.
+                states[t + 1] = torch.where(valid[:, None], target.decode(states[t], denoised), states[t + 1])
         loss = total / count.clamp(min=1)
         return LossOutput(loss, {"denoiser_loss": loss.detach()})
 

@@ -59,6 +59,16 @@ def _places(num_steps: int, num_agents: int, num_reveal_steps: int | None) -> li
     return [min(count, num_agents) - 1 for count in shown]
 
 
+def _repetitions(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """The steps [M] that bring a new mask, and for each step [J] which of those masks it has.
+
+    Where actions stay shown, which steps repeat a mask depends on how many agents are shown, not on who they are.
+    """
+    rows = [tuple(row) for row in masks.tolist()]
+    distinct = list(dict.fromkeys(rows))
+    return torch.tensor([rows.index(row) for row in distinct]), torch.tensor([distinct.index(row) for row in rows])
+
+
 class ActionReveal(nn.Module):
     """Turns `reveal` and `order` into masks over agents, for training and for each denoising step."""
 
@@ -66,6 +76,8 @@ class ActionReveal(nn.Module):
     num_shown: Tensor
     places: Tensor
     sigmas: Tensor
+    firsts: Tensor
+    repeats: Tensor
 
     def __init__(
         self,
@@ -109,6 +121,9 @@ class ActionReveal(nn.Module):
         self.register_buffer("num_shown", masks.sum(dim=1), persistent=False)
         self.register_buffer("sigmas", torch.tensor(sigmas), persistent=False)
         self._random = not everyone and self.agents is None
+        firsts, repeats = _repetitions(masks)
+        self.register_buffer("firsts", firsts, persistent=False)
+        self.register_buffer("repeats", repeats, persistent=False)
         counts = [0, *masks.sum(dim=1).tolist()]
         # For each step, whether it shows more agents than the one before; the same for every order that may be drawn.
         self.grows = tuple(now > before for before, now in itertools.pairwise(counts))
@@ -131,6 +146,18 @@ class ActionReveal(nn.Module):
         noise = torch.rand(rounds, self.num_agents, generator=generator, device=generator.device)
         # Whole permutations one after the other: balanced, and everybody is shown within the first N steps.
         return self._masks_of(noise.argsort(dim=1).flatten()[: self.order_length])
+
+    def distinct_masks(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The masks [M,N] bool of `sampling_masks` without repetitions, and which of them each step obeys, [J].
+
+        An embedding of actions is wanted once a mask. M is known before any order is drawn.
+        """
+        masks = self.sampling_masks(generator)
+        if self._random and self.reveal == "one":
+            # Which steps share an agent is up to the draw: all agents' masks in turn, and the step's agent.
+            everyone = torch.eye(self.num_agents, dtype=torch.bool, device=masks.device)
+            return everyone, masks.int().argmax(dim=1)
+        return masks[self.firsts], self.repeats
 
     def training_masks(self, sigma: Tensor, generator: torch.Generator) -> Tensor:
         """[B,N] bool: the agents that a training sample at noise level `sigma` [B] may see.

@@ -179,7 +179,11 @@ class RewardTerminationModel(TrainablePart):
         # The action's token and the next state's could share a call as well, but then each reward would wait for the
         # next state; state and action of the same step cost the same.
         cache, hidden = self.transformer.step(cache, self._tokens(z[:, None], action[:, None]))
-        return cache, self._env_reward(self.reward_head(hidden)[..., 0]), self._continuation(self.end_head(hidden))
+        return cache, *self.read(hidden)
+
+    def read(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """What the transformer's output [*,D] at action tokens says: expected reward and continuation [*]."""
+        return self._env_reward(self.reward_head(hidden)[..., 0]), self._continuation(self.end_head(hidden))
 
     def _hidden(self, z: Tensor, action: Tensor) -> Tensor:
         """The transformer's outputs [B,T,D] at the action tokens of z [B,T,S] and action [B,T,N,A]."""

@@ -8,6 +8,7 @@ computed once, before the walk starts.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -99,11 +100,19 @@ class ConditionedDenoiser(Protocol):
 
     sigma_data: float
 
-    def modulation(self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor) -> Tensor:
-        """The conditioning of all noise levels [J,B,P]; shapes as in `Denoiser.modulation`."""
+    def frozen(self) -> AbstractContextManager[None]:
+        """A stretch in which no weight changes, around all calls for one next state."""
         ...
 
-    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
+    def embed_context(self, context: Tensor) -> Any:
+        """Whatever can be computed from the past states [B,K+1,S] before the walk starts; `denoise` is given it."""
+        ...
+
+    def modulation(self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor, level: Tensor) -> Any:
+        """The conditioning of J noise levels, one an index; arguments as in `Denoiser.modulation`."""
+        ...
+
+    def denoise(self, x: Tensor, sigma: Tensor, context: Any, modulation: Any) -> Tensor:
         """The expected clean state [B,S] for noisy x [B,S] at one noise level."""
         ...
 
@@ -128,25 +137,30 @@ def sample_next_state(
         action: [B,N,A], the current joint action.
         generator: source of the starting noise and of random orders, on the device of `context`.
     """
-    sigmas = reveal.sigmas
+    masks, level = reveal.distinct_masks(generator)
     batch, _, state_dim = context.shape
-    visible = reveal.sampling_masks(generator)[:, None]
     start = config.sigma_max * config.initial_noise
     x = start * torch.randn(batch, state_dim, generator=generator, device=context.device, dtype=context.dtype)
-    modulation = denoiser.modulation(sigmas[:-1, None], past_action, action, visible)
+    sigmas = reveal.sigmas
+    steps = sigmas[:-1]
+    if config.solver == "heun":
+        # The correction of a step is at the next step's noise, and sees the same agents as the step.
+        steps, level = torch.cat([steps, sigmas[1:-1]]), torch.cat([level, level[:-1]])
+    modulation = denoiser.modulation(steps[:, None], past_action, action, masks[:, None], level)
+    past = denoiser.embed_context(context)
     kept = reveal.grows if config.keep_noise else (False,) * len(reveal.grows)
     if config.solver == "euler":
-        return _euler(denoiser, x, sigmas, context, modulation, kept)
+        return _euler(denoiser, x, sigmas, past, modulation, kept)
     if config.solver == "multistep":
-        return _multistep(denoiser, x, sigmas, context, modulation, reveal.grows, kept)
+        return _multistep(denoiser, x, sigmas, past, modulation, reveal.grows, kept)
     if config.solver == "heun":
-        corrector = denoiser.modulation(sigmas[1:-1, None], past_action, action, visible[:-1])
-        return _heun(denoiser, x, sigmas, context, modulation, corrector, kept)
-    return _diffusers(denoiser, config, x, sigmas, context, modulation)
+        corrector = modulation[reveal.num_steps :]
+        return _heun(denoiser, x, sigmas, past, modulation, corrector, kept)
+    return _diffusers(denoiser, config, x, sigmas, past, modulation)
 
 
 def _euler(
-    denoiser: ConditionedDenoiser, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor, kept: Flags
+    denoiser: ConditionedDenoiser, x: Tensor, sigmas: Tensor, context: Any, modulation: Any, kept: Flags
 ) -> Tensor:
     noise = x / sigmas[0]
     for step in range(sigmas.shape[0] - 1):
@@ -169,8 +183,8 @@ def _multistep(
     denoiser: ConditionedDenoiser,
     x: Tensor,
     sigmas: Tensor,
-    context: Tensor,
-    modulation: Tensor,
+    context: Any,
+    modulation: Any,
     grows: Flags,
     kept: Flags,
 ) -> Tensor:
@@ -192,9 +206,9 @@ def _heun(
     denoiser: ConditionedDenoiser,
     x: Tensor,
     sigmas: Tensor,
-    context: Tensor,
-    modulation: Tensor,
-    corrector: Tensor,
+    context: Any,
+    modulation: Any,
+    corrector: Any,
     kept: Flags,
 ) -> Tensor:
     """Second order; the correction of a step sees the same agents as the step. The last step, to 0, is Euler's."""
@@ -217,7 +231,12 @@ def _heun(
 
 
 def _diffusers(
-    denoiser: ConditionedDenoiser, config: SamplerConfig, x: Tensor, sigmas: Tensor, context: Tensor, modulation: Tensor
+    denoiser: ConditionedDenoiser,
+    config: SamplerConfig,
+    x: Tensor,
+    sigmas: Tensor,
+    context: Any,
+    modulation: Any,
 ) -> Tensor:
     """Walk with a scheduler of diffusers, which preconditions by itself: it is handed the F that gives our D.
 

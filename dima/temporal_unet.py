@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 GROUP_SIZE = 32
-_GROUP_EPS = 1e-5
+GROUP_EPS = 1e-5
 
 
 class TemporalConv(nn.Module):
@@ -47,7 +47,7 @@ class TemporalConv(nn.Module):
         # [k, L_out*L_in]: which tap of the kernel joins which input to which output; taps outside it join nothing.
         placement = tap.flatten() == torch.arange(self.conv.weight.shape[-1])[:, None]
         self.register_buffer("placement", placement.to(self.conv.weight.dtype), persistent=False)
-        self._in_length = length
+        self.in_length = length
         self._folded: tuple[Tensor, Tensor] | None = None
 
     def matrix(self) -> tuple[Tensor, Tensor]:
@@ -59,8 +59,8 @@ class TemporalConv(nn.Module):
         out_channels, in_channels = weight.shape[:2]
         dense = weight @ self.placement
         # [C_out, C_in, L_out*L_in] -> [C_out*L_out, C_in*L_in]
-        dense = dense.unflatten(2, (self.out_length, self._in_length)).transpose(1, 2)
-        dense = dense.reshape(out_channels * self.out_length, in_channels * self._in_length)
+        dense = dense.unflatten(2, (self.out_length, self.in_length)).transpose(1, 2)
+        dense = dense.reshape(out_channels * self.out_length, in_channels * self.in_length)
         return dense, bias.repeat_interleave(self.out_length)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -210,6 +210,11 @@ class GroupNorm(nn.Module):
         return torch.addcmul(self.bias[:, None], _group_norm(x), self.weight[:, None])
 
 
+def num_groups(channels: int) -> int:
+    """Groups of a group norm over `channels`."""
+    return max(1, channels // GROUP_SIZE)
+
+
 def _adaptive_group_norm(x: Tensor, modulation: Tensor) -> Tensor:
     """Group norm without weights, then x * (1 + scale) + shift with scale and shift [B,C] from `modulation`."""
     scale, shift = modulation[:, :, None].chunk(2, dim=1)
@@ -221,6 +226,5 @@ def _group_norm(x: Tensor) -> Tensor:
 
     The same numbers as `functional.group_norm`, with a much faster gradient.
     """
-    groups = max(1, x.shape[1] // GROUP_SIZE)
-    grouped = x.reshape(x.shape[0], groups, -1)
-    return functional.layer_norm(grouped, grouped.shape[2:], eps=_GROUP_EPS).view(x.shape)
+    grouped = x.reshape(x.shape[0], num_groups(x.shape[1]), -1)
+    return functional.layer_norm(grouped, grouped.shape[2:], eps=GROUP_EPS).view(x.shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,13 @@ from dima.decoder import DecoderConfig, StateDecoder
 from dima.denoiser import Denoiser, DenoiserConfig
 from dima.reveal import ActionReveal, Order, Reveal
 from dima.reward_termination import RewardTerminationConfig, RewardTerminationModel
-from dima.sampler import SamplerConfig, sample_next_state
+from dima.sampler import ConditionedDenoiser, SamplerConfig, sample_next_state
 from dima.schedule import default_num_denoising_steps
 from dima.target import StateTarget, Target
-from dima.temporal_unet import folded_convolutions
 from dima.transformer import KeyValueCache
 from worldmodel.config import Config
 from worldmodel.normalize import RunningNormalizer
-from worldmodel.protocol import TrainablePart
+from worldmodel.protocol import Precision, TrainablePart
 from worldmodel.shapes import check_shape
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Trajectory, Transition
 
@@ -115,6 +114,25 @@ class DimaState(TensorStruct):
     """Keys and values of the imagined steps so far."""
 
 
+class RewardStep(Protocol):
+    """What a rollout asks of the reward and termination model."""
+
+    def initial_cache(self, batch_size: int, device: torch.device | str, dtype: torch.dtype) -> KeyValueCache:
+        """The memory of rollouts that have not yet begun."""
+        ...
+
+    def step(self, cache: KeyValueCache, z: Tensor, action: Tensor) -> tuple[KeyValueCache, Tensor, Tensor]:
+        """As `RewardTerminationModel.step`."""
+        ...
+
+
+class Imagining(NamedTuple):
+    """What a rollout calls."""
+
+    denoiser: ConditionedDenoiser
+    reward_termination: RewardStep
+
+
 class DimaWorldModel(nn.Module):
     """The `WorldModel` of the paper. Decentralised: an actor sees its own observation only."""
 
@@ -158,6 +176,8 @@ class DimaWorldModel(nn.Module):
         self.reward_termination = RewardTerminationModel(
             config.reward_termination, spec, self.state_norm, self.reward_norm
         )
+        # What a rollout calls: the parts themselves, or their twins (`accelerated`). A tuple, as it owns none of them.
+        self._imagining = Imagining(self.denoiser, self.reward_termination)
         # Agent ids do not vary for an agent, so normalising would erase them; padding stays zero.
         identity = torch.zeros(spec.num_agents, spec.obs_dim, dtype=torch.bool)
         if spec.appends_agent_id:
@@ -196,17 +216,18 @@ class DimaWorldModel(nn.Module):
         past = context.action * context.valid[:, :, None, None]
         obs = self.decoder.decode(z[:, -1]) if self.config.first_obs == "decoded" else context.obs[:, -1]
         last = past[:, -1] if self.context_length else past.new_zeros(z.shape[0], spec.num_agents, spec.action_dim)
-        cache = self.reward_termination.initial_cache(z.shape[0], z.device, z.dtype)
+        cache = self._imagining.reward_termination.initial_cache(z.shape[0], z.device, z.dtype)
         return DimaState(z, past, last, obs, cache)
 
     @torch.no_grad()
     def step(self, state: DimaState, action: Tensor, *, generator: torch.Generator) -> tuple[DimaState, Prediction]:
         """One imagined transition: the reward from what is known before it, then the next state and what agents see."""
-        cache, reward, continuation = self.reward_termination.step(state.cache, state.z[:, -1], action)
+        denoiser, reward_termination = self._imagining
+        cache, reward, continuation = reward_termination.step(state.cache, state.z[:, -1], action)
         context = self.config.sigma_data * state.z
-        with folded_convolutions(self.denoiser):
+        with denoiser.frozen():
             sampled = sample_next_state(
-                self.denoiser, self.reveal, self.config.sampler, context, state.past_action, action, generator
+                denoiser, self.reveal, self.config.sampler, context, state.past_action, action, generator
             )
         bound = self.config.state_clip
         z_next = (self.target.decode(context[:, -1], sampled) / self.config.sigma_data).clamp(-bound, bound)
@@ -238,7 +259,7 @@ class DimaWorldModel(nn.Module):
         past = past[:, -self.context_length :] if self.context_length else state.past_action
         cache = state.cache
         if cache.length > 0:
-            cache = self.reward_termination.initial_cache(z.shape[0], z.device, z.dtype)
+            cache = self._imagining.reward_termination.initial_cache(z.shape[0], z.device, z.dtype)
         return DimaState(z, past, last_action=action, obs=transition.obs, cache=cache)
 
     def view(self, state: DimaState) -> AgentView:
@@ -280,6 +301,23 @@ class DimaWorldModel(nn.Module):
         if solver is not None:
             changes["sampler"] = dataclasses.replace(self.config.sampler, solver=solver)
         return self._sampled_as(**changes)
+
+    def accelerated(self, precision: Precision = "float32") -> DimaWorldModel:
+        """This model as it is now, made to imagine fast: same numbers up to rounding, weights rearranged once.
+
+        Large weights are copied, small ones shared: after training ask anew. `precision` is that of the networks'
+        weights and activations while imagining.
+        """
+        # Here, because the twins are made from the parts above and nothing else needs them.
+        from dima.fast.denoiser import PackedDenoiser
+        from dima.fast.reward_termination import PackedRewardTermination
+
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        model = copy.copy(self)
+        with torch.no_grad():
+            denoiser = PackedDenoiser(self.denoiser, dtype)
+            model._imagining = Imagining(denoiser, PackedRewardTermination(self.reward_termination, dtype))
+        return model
 
     def _sampled_as(self, **changes: Any) -> DimaWorldModel:
         """A model of this one's own parameters and buffers, none copied, whose sampler obeys `changes` of the config.

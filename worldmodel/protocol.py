@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ class TrainablePart(nn.Module, ABC):
     burn_in: int
     """Transitions at a segment's start that are context only; the sampled transition lies behind them."""
     optim: OptimConfig
+    independent: bool = False
+    """True: neither reads weights that other parts train nor is read by them, and draws from `generator` alone. Such a
+    part may be trained at the same time as others."""
 
     @abstractmethod
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
@@ -117,6 +120,23 @@ class StateDecoding(Protocol):
 
     def decode_states(self, state: Tensor) -> Tensor:
         """Observations [B,N,O] for global states [B,S], both in the environment's units."""
+        ...
+
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@runtime_checkable
+class Accelerable(Protocol):
+    """A world model that knows a faster way to imagine. Optional; whoever has none is used as it is."""
+
+    def accelerated(self, precision: Precision = "float32") -> WorldModel[Any]:
+        """A model that imagines as this one does now, up to rounding.
+
+        It may copy some weights and share others: whoever trains this model or changes its statistics asks anew.
+
+        `precision`: of weights and activations while imagining, where the model's networks allow another.
+        """
         ...
 
 

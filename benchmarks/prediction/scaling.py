@@ -32,7 +32,6 @@ from dima.run.optimize import PartOptimizer
 from dima.run.prediction_figures.style import RC, SMALL, WIDTH, save
 from dima.run.settings import TrainSettings, read_settings
 from dima.sampler import sample_next_state
-from dima.temporal_unet import folded_convolutions
 from dima.world_model import DimaWorldModel
 from envs.collector import Collector
 from envs.random_agent import RandomAgent
@@ -111,7 +110,7 @@ def build_stages(num_agents: int) -> dict[str, tuple[Callable[[], object], int]]
     def denoise() -> None:
         model.train(False)
         past = model.config.sigma_data * start.z, start.past_action
-        with folded_convolutions(model.denoiser):
+        with model.denoiser.frozen():
             sample_next_state(model.denoiser, model.reveal, model.config.sampler, *past, action, generator)
 
     updates = {f"{UPDATE}{name}": (_update(name, replay, model, generator), 1) for name in model.parts()}

@@ -15,7 +15,15 @@ from dima.run.collect_worker import WorkerTask
 from dima.run.evaluation import Evaluator
 from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
-from dima.run.runtime import Randomness, choose_device, default_threads, derive_seed, derive_seeds, limit_threads
+from dima.run.runtime import (
+    Randomness,
+    choose_device,
+    default_threads,
+    derive_seed,
+    derive_seeds,
+    keep_freed_memory,
+    limit_threads,
+)
 from dima.run.settings import TrainSettings
 from dima.run.steps_source import LocalSource, StepsSource, collecting_agents
 from dima.run.trainer import Trainer
@@ -94,6 +102,7 @@ def build_learner(settings: TrainSettings) -> Learner:
     """Model and policy on their device; seeds torch's default generators and sets the number of threads."""
     device = choose_device(settings.device)
     limit_threads(settings.num_threads or default_threads())
+    keep_freed_memory()
     spec = spec_of(settings.env_config)
     randomness = Randomness(settings.seed, device)
     model = settings.world_model_config.build(spec)
@@ -121,6 +130,7 @@ def build_trainer(settings: TrainSettings, learner: Learner, log: RunLog) -> Tra
         mappo=learner.mappo,
         replay=settings.replay.build(learner.spec, config.num_envs, learner.device),
         source=_build_source(settings, learner),
+        engine=settings.engine,
         evaluator=Evaluator(settings.env_config, evaluation_seeds(settings), config.eval_episodes),
         randomness=learner.randomness,
         log=log,

@@ -30,7 +30,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from dima.run.assemble import Learner, build_learner
 from dima.run.bench_compare import compare, print_stages
-from dima.run.bench_engine import describe_engine, is_bfloat16
 from dima.run.bench_growth import grow
 from dima.run.bench_machine import measure_machine
 from dima.run.bench_stages import Bench, Measured, measure_stage
@@ -105,7 +104,7 @@ def bench(config: DictConfig) -> None:
         "preset": choices["preset"],
         "num_rollouts": settings.policy.num_rollouts,
         "horizon": settings.policy.horizon,
-        **describe_engine(settings),
+        "engine": dataclasses.asdict(settings.engine),
         **describe_code(),
         "hardware": describe_hardware(learner.device),
         "versions": describe_versions(),
@@ -155,8 +154,8 @@ def _measure(own: BenchConfig, settings: TrainSettings, learner: Learner, folder
         measured = {stage.name: measure_stage(stage, own.repeats, device, memory) for stage in stages}
     collector.close()
     peak = memory.peak_mb()
-    machine = measure_machine(device, with_bfloat16=is_bfloat16(settings))
-    low = {"imagine"} if is_bfloat16(settings) else set[str]()
+    machine = measure_machine(device, with_bfloat16=settings.engine.imagines_in_bfloat16)
+    low = {"imagine"} if settings.engine.imagines_in_bfloat16 else set[str]()
     records = {
         "machine": machine.as_json(),
         "stages": {name: one.as_json(machine, device, is_bfloat16=name in low) for name, one in measured.items()},

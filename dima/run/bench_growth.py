@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import torch
 
-from dima.run.bench_engine import imagining_models
 from dima.run.bench_stages import EAGER, update_call
 from dima.run.bench_timing import Call, Timing, median, time_twins
+from dima.run.engine import imagination_model
 from dima.run.optimize import PartOptimizer
 from dima.run.runtime import Randomness
 from dima.run.settings import TrainSettings
@@ -121,10 +121,10 @@ def _point(axis: Axis, value: int, settings: TrainSettings, device: torch.device
     context = replay.sample_contexts(num_rollouts, model.context_length, generator)
     trains = axis in ("agents", "state")  # how many are imagined, and in how many steps, is nothing to the losses
     parts = model.parts().items() if trains else ()
-    own, twin = imagining_models(settings, sampled)
+    own = imagination_model(sampled, settings.engine)
     return _Point(
         imagine=lambda: imagine(own, policy, context, _HORIZON, generator),
-        eager=None if twin is None else lambda: imagine(twin, policy, context, _HORIZON, generator),
+        eager=None if own is sampled else lambda: imagine(sampled, policy, context, _HORIZON, generator),
         num_steps=num_rollouts * _HORIZON,
         updates={name: _update(model, PartOptimizer(name, part), replay, generator) for name, part in parts},
     )

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from dima.run.assemble import Learner
-from dima.run.bench_engine import imagining_models
 from dima.run.bench_machine import Machine
 from dima.run.bench_timing import Call, Counts, MemoryWatch, Timing, count_work, median, speedup, time_twins
 from dima.run.checkpoint import CheckpointStore
+from dima.run.engine import imagination_model
 from dima.run.messages import nearest
 from dima.run.optimize import PartOptimizer
 from dima.run.settings import TrainSettings
@@ -142,19 +142,19 @@ class Bench:
     def _imagine(self) -> Stage:
         behaviour = self.settings.policy
         model = self.learner.model
-        own, twin = imagining_models(self.settings, model)
-        models = [own]
+        models = [imagination_model(model, self.settings.engine)]
+        is_same = models[0] is model
 
         def take_weights() -> None:
             # Whatever the parts' stages learned: an engine may have copied the weights when it was asked.
-            models[0] = imagining_models(self.settings, model)[0]
+            models[0] = imagination_model(model, self.settings.engine)
 
         return Stage(
             "imagine",
             lambda: self._imagine_in(models[0]),
             behaviour.num_rollouts * behaviour.horizon,
             "imagined env steps",
-            eager=None if twin is None or not self.compare_eager else lambda: self._imagine_in(twin),
+            eager=None if is_same or not self.compare_eager else lambda: self._imagine_in(model),
             before=take_weights,
         )
 

@@ -6,6 +6,7 @@ never shifts another. Knows nothing of models or environments.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import zlib
 from typing import Any, Literal
@@ -36,6 +37,23 @@ def limit_threads(num_threads: int) -> None:
     Sums are split among threads, so the last bits of a result depend on this number: a resumed run restores it.
     """
     torch.set_num_threads(num_threads)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what tensors free instead of giving it back to the system, where it is glibc's.
+
+    Activations of a few megabytes are made and freed all the time, and every fresh page costs a fault: an eighth of
+    imagination's time. Resident memory stays at its peak instead of going up and down below it.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or none to ask
+        return
+    mallopt(_M_MMAP_THRESHOLD, 2**30)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
 def default_threads() -> int:

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from yaml import YAMLError
 
+from dima.run.engine import EngineConfig
 from dima.run.runtime import DeviceChoice
 from dima.run.tracking import TrackingConfig
 from dima.run.trainer_config import TrainerConfig
@@ -29,7 +30,7 @@ from worldmodel.replay import ReplayConfig
 OWN_ON_RESUME = ("resume", "checkpoint")
 """Keys of `dima train` that say which run to go on with and are no part of the run itself."""
 
-FREE_ON_RESUME = ("env_steps", "device", "num_threads", "trainer", "tracking", "profile")
+FREE_ON_RESUME = ("env_steps", "device", "num_threads", "trainer", "tracking", "profile", "engine")
 """What a resumed run may change: how far, where and how it goes on, but not what was learned so far."""
 
 KEPT_ON_RESUME = ("trainer.num_envs", "trainer.collect_workers")
@@ -66,6 +67,8 @@ class TrainSettings(Config):
     """A run folder to go on with."""
     checkpoint: int | str
     """Which checkpoint to go on from: `latest` or its env steps."""
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009
+    """How it is computed (with a default, so that older runs can be read)."""
     profile: bool = False
     """Record one round operation by operation (False by default, so that older runs can be read)."""
 

@@ -9,9 +9,11 @@ import dataclasses
 import statistics
 from typing import Any
 
+from dima.run.engine import EngineConfig, imagination_model
 from dima.run.evaluation import Evaluator
 from dima.run.metrics import RoundMetrics
 from dima.run.optimize import PartOptimizer
+from dima.run.part_training import PartTraining
 from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness
@@ -50,6 +52,7 @@ class Trainer:
         evaluator: Evaluator,
         randomness: Randomness,
         log: RunLog,
+        engine: EngineConfig,
         profile: RoundProfile | None = None,
     ) -> None:
         self.config = config
@@ -61,9 +64,12 @@ class Trainer:
         self.evaluator = evaluator
         self.randomness = randomness
         self.log = log
+        self.engine = engine
         self.profile = profile
         self.counters = Counters()
         self.optimizers = {name: PartOptimizer(name, part) for name, part in model.parts().items()}
+        generators = {name: randomness.generator(f"world_model/{name}") for name in self.optimizers}
+        self.part_training = PartTraining(self.optimizers, replay, generators, parallel=engine.parallel_parts)
 
     def run(self, env_steps: int) -> None:
         """Go on until `env_steps` real steps are done; begins with the untrained policy's evaluation.
@@ -135,29 +141,26 @@ class Trainer:
             metrics.put("episode/return", statistics.fmean(returns))
 
     def _fit_world_model(self, metrics: RoundMetrics) -> None:
-        """Every part in turn, each on batches of its own."""
-        generator = self.randomness.generator("world_model")
+        """Every part, each on batches of its own."""
+        updates = {name: self.config.num_updates(name, self.counters.training_rounds) for name in self.optimizers}
         self.model.train(True)
         with metrics.timed("world_model"):
-            for name, optimizer in self.optimizers.items():
-                part = optimizer.part
-                for _ in range(self.config.num_updates(name, self.counters.training_rounds)):
-                    with metrics.traced(name):
-                        segment = self.replay.sample(
-                            part.optim.batch_size, part.segment_length, burn_in=part.burn_in, generator=generator
-                        )
-                        metrics.add("world_model", optimizer.update(segment, generator))
-                optimizer.require_finite()
+            learned = self.part_training.run(updates, metrics.traced if self.profile is not None else None)
         self.model.train(False)
+        for updates_of_part in learned.values():
+            for update in updates_of_part:
+                metrics.add("world_model", update)
 
     def _improve_policy(self, metrics: RoundMetrics) -> None:
         """Imagine from replayed contexts, then update actors and critic."""
         num_rollouts, horizon = self.behaviour.num_rollouts, self.behaviour.horizon
         generator = self.randomness.generator("imagination")
+        with metrics.timed("imagination"):
+            model = imagination_model(self.model, self.engine)
         for _ in range(self.config.policy_updates):
             with metrics.timed("imagination"):
-                context = self.replay.sample_contexts(num_rollouts, self.model.context_length, generator)
-                rollout = imagine(self.model, self.mappo.policy, context, horizon, generator)
+                context = self.replay.sample_contexts(num_rollouts, model.context_length, generator)
+                rollout = imagine(model, self.mappo.policy, context, horizon, generator)
             with metrics.timed("policy"):
                 metrics.add("", self.mappo.update(rollout, self.randomness.generator("policy")))
             self.counters.policy_updates += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
+from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from dima.conditioning import PerceiverActionEncoder
 from tests.contracts.broken_world_models import BROKEN, SoundModel
 from tests.contracts.world_model_contract import CHECKS, Subject
 from tests.support.dima_models import CONFIGS, compose_group
-from worldmodel.protocol import WorldModelConfig
+from worldmodel.protocol import Accelerable, WorldModel, WorldModelConfig
 from worldmodel.types import EnvSpec
 
 PAIR = EnvSpec("pair", 2, 4, obs_sizes=(3, 3), action_sizes=(2, 2), episode_steps=20)
@@ -99,6 +100,26 @@ def subject(case: Case) -> Subject:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_world_model(case: Case, check: str) -> None:
     CHECKS[check](subject(case))
+
+
+@dataclasses.dataclass(frozen=True)
+class FastSubject(Subject):
+    """A model as its `accelerated` makes it."""
+
+    def model(self, seed: int = 0) -> WorldModel[Any]:
+        model = super().model(seed)
+        assert isinstance(model, Accelerable)
+        return model.accelerated()
+
+
+OF_THE_WEIGHTS = {"save_and_load", "parts", "every_parameter_learns"}
+"""Checks of what is saved and trained: that is the model itself, whose weights its fast form holds copies of."""
+
+
+@pytest.mark.parametrize("check", [check for check in CHECKS if check not in OF_THE_WEIGHTS])
+@pytest.mark.parametrize("case", [case for case in CASES if case.model == "dima"], ids=lambda case: case.name)
+def test_world_model_made_fast(case: Case, check: str) -> None:
+    CHECKS[check](FastSubject(subject(case).build, case.spec))
 
 
 @pytest.mark.parametrize("check", CHECKS)

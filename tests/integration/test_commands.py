@@ -260,7 +260,10 @@ def test_a_damaged_checkpoint_is_refused_and_the_offered_command_works(run: Path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("seed=3", "seed=3: with resume=RUN only env_steps, device, num_threads, trainer, tracking, profile may change"),
+        (
+            "seed=3",
+            "seed=3: with resume=RUN only env_steps, device, num_threads, trainer, tracking, profile, engine may",
+        ),
         ("world_model=dima", "world_model=dima: with resume=RUN only"),
         ("preset=paper", "preset=paper: with resume=RUN only"),
         ("trainer.num_envs=2", "trainer.num_envs=2: with resume=RUN only"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
@@ -44,7 +45,15 @@ class ExactDenoiser:
     """[2]"""
     sigma_data: float = 0.5
 
-    def modulation(self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor) -> Tensor:
+    def frozen(self) -> AbstractContextManager[None]:
+        """There are no weights to be left alone."""
+        return nullcontext()
+
+    def embed_context(self, context: Tensor) -> Tensor:
+        """As it is."""
+        return context
+
+    def modulation(self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor, level: Tensor) -> Tensor:
         """Nothing to prepare: [J,B,1]."""
         return torch.zeros(len(sigma), len(action), 1)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -42,8 +43,17 @@ class GaussianTeam:
         gain = torch.full((num_agents,), math.sqrt(explained * variance / num_agents))
         return cls(gain, noise_std=math.sqrt((1 - explained) * variance), offset_noise=offset_noise)
 
-    def modulation(self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor) -> Tensor:
+    def frozen(self) -> AbstractContextManager[None]:
+        """There are no weights to be left alone."""
+        return nullcontext()
+
+    def embed_context(self, context: Tensor) -> Tensor:
+        """As it is."""
+        return context
+
+    def modulation(self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor, level: Tensor) -> Tensor:
         """[J,B,2]: the mean of s' given what is shown, and the variance that is left."""
+        visible = visible[level]
         self.seen.append(visible)
         weight = visible.to(action.dtype) * self.gain  # [J, B or 1, N]
         shown = self.mean + (weight * action[..., 0]).sum(dim=-1)

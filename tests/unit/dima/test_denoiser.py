@@ -392,7 +392,7 @@ def test_every_weight_learns_but_taps_that_see_only_padding(overrides: list[str]
 
 def live_taps(layer: TemporalConv, last_output_only: bool) -> list[bool]:
     """Which places of the kernel ever meet an input, found by sliding it."""
-    kernel, length = layer.conv.weight.shape[-1], layer._in_length
+    kernel, length = layer.conv.weight.shape[-1], layer.in_length
     (stride,), transposed = layer.conv.stride, isinstance(layer.conv, torch.nn.ConvTranspose1d)
     outputs = [layer.out_length - 1] if last_output_only else range(layer.out_length)
     live = [False] * kernel

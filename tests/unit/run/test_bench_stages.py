@@ -1,32 +1,17 @@
-"""Twins: a stage beside itself without the engine, and which model is imagined in."""
+"""Twins: a stage beside itself without the engine."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 
-from dima.run.bench_engine import describe_engine, imagining_models, is_bfloat16
 from dima.run.bench_machine import Machine
 from dima.run.bench_stages import Stage, measure_stage
 from dima.run.bench_timing import MemoryWatch
 
 CPU = torch.device("cpu")
 MACHINE = Machine(matrix_gflops=50.0, memory_gb_per_s=10.0, threads=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Engine:
-    imagination: str = "fast"
-    precision: str = "float32"
-
-
-class Model:
-    def accelerated(self, precision: str) -> str:
-        return f"fast in {precision}"
 
 
 def busy(seconds: float) -> None:
@@ -62,22 +47,3 @@ def test_the_counted_work_of_a_call_that_hides_it_is_its_twin_s() -> None:
     a = torch.ones(8, 8)
     stage = Stage("imagine", lambda: None, 1, "steps", eager=lambda: a @ a)
     assert measure_stage(stage, 1, CPU, MemoryWatch(CPU)).counts.flops == 2 * 8**3
-
-
-def test_the_engine_decides_which_model_is_imagined_in() -> None:
-    model: Any = Model()
-    fast = SimpleNamespace(engine=Engine(precision="bfloat16"))
-    assert imagining_models(fast, model) == ("fast in bfloat16", model)
-    assert is_bfloat16(fast)
-    for settings in (SimpleNamespace(), SimpleNamespace(engine=Engine(imagination="eager", precision="bfloat16"))):
-        assert imagining_models(settings, model) == (model, None)
-        assert not is_bfloat16(settings)
-    plain: Any = object()
-    assert imagining_models(fast, plain) == (plain, None)
-
-
-def test_bench_json_says_which_engine() -> None:
-    assert describe_engine(SimpleNamespace(engine=Engine())) == {
-        "engine": {"imagination": "fast", "precision": "float32"}
-    }
-    assert describe_engine(SimpleNamespace()) == {}

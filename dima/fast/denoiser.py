@@ -1,0 +1,98 @@
+"""The denoiser for sampling: what the noise level does not change is computed once an imagined step.
+
+Two things leave the loop over noise levels: what the past states add to the first convolution, and, once for each
+distinct mask of actions, the condition's first layer. Neighbouring linear layers are merged when weights are copied.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dima.denoiser import Denoiser
+from dima.fast.convolution import packed, position_major
+from dima.fast.unet import PackedUnet, modulated
+
+
+class _Level(NamedTuple):
+    """What one noise level adds: EDM's factors, and the hidden layer that the modulation is made of."""
+
+    c_in: Tensor
+    c_skip: Tensor
+    c_out: Tensor
+    hidden: Tensor
+    """[B,D]."""
+
+
+class PackedDenoiser:
+    """Keeps `dima.sampler.ConditionedDenoiser` with rearranged copies of a `Denoiser`'s weights.
+
+    Args:
+        denoiser: the network; its action encoder is used as it is, so it must not be trained between two packings.
+        dtype: of the U-Net's weights and activations. States, noise and EDM's factors stay in float32.
+    """
+
+    def __init__(self, denoiser: Denoiser, dtype: torch.dtype = torch.float32) -> None:
+        self.sigma_data = denoiser.sigma_data
+        self.dtype = dtype
+        self._denoiser = denoiser
+        self._length = denoiser.conv_in.in_length
+        first, _, last = denoiser.condition
+        self._first, self._first_bias = packed(first.weight.t(), torch.float32), packed(first.bias, torch.float32)
+        self._unet = PackedUnet(denoiser.unet, last, dtype)
+        self._pack_ends(denoiser)
+
+    def _pack_ends(self, denoiser: Denoiser) -> None:
+        """The first and the last convolution, of which only a part sees the noisy state or is read."""
+        into, bias = position_major(denoiser.conv_in)
+        state_dim = into.shape[0] // self._length
+        past, noisy = into[:-state_dim], into[-state_dim:]
+        if denoiser.config.scale_context:
+            past = past / denoiser.sigma_data
+        # A kernel of 3 carries the last position to itself and to the one before it.
+        self._reached = 2 * (into.shape[1] // self._length)
+        self._past, self._past_bias = packed(past, self.dtype), packed(bias, self.dtype)
+        self._noisy = packed(noisy[:, -self._reached :], self.dtype)
+        out, bias = position_major(denoiser.conv_out)
+        self._out = packed(out[-self._reached :, -state_dim:], self.dtype)
+        self._out_bias = packed(bias[-state_dim:], self.dtype)
+        norm = denoiser.norm_out
+        self._norm = packed(norm.weight[None], self.dtype), packed(norm.bias[None], self.dtype)
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """The stretch in which weights stay as they are: always, for copies."""
+        return nullcontext()
+
+    @torch.inference_mode()
+    def embed_context(self, context: Tensor) -> Tensor:
+        """What the past states [B,K+1,S] add to the first convolution: [B, L*C]."""
+        return torch.addmm(self._past_bias, context.flatten(1).to(self.dtype), self._past)
+
+    @torch.inference_mode()
+    def modulation(
+        self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor, level: Tensor
+    ) -> list[_Level]:
+        """The conditioning of J noise levels; arguments as `Denoiser.modulation`, with `sigma` [J,1]."""
+        denoiser = self._denoiser
+        factors = denoiser.precondition(sigma[:, 0])
+        noise = torch.addmm(self._first_bias, denoiser.noise_features(factors.c_noise), self._first)  # [J, D]
+        encoder = denoiser.action_encoder
+        with torch.autocast(action.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            embedded = encoder.pool(encoder.tokens(past_action, action), visible)
+        actions = embedded.float() @ self._first  # [M, B, D]
+        hidden = functional.silu(actions[level] + noise[:, None]).to(self.dtype)
+        return [_Level(*one) for one in zip(factors.c_in, factors.c_skip, factors.c_out, hidden, strict=True)]
+
+    @torch.inference_mode()
+    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, modulation: _Level) -> Tensor:
+        """D for noisy x [B,S], with `context` from `embed_context` and one level of `modulation`."""
+        h = context.clone()
+        h[:, -self._reached :].addmm_((modulation.c_in * x).to(self.dtype), self._noisy)
+        h = self._unet(h, modulation.hidden)
+        h = modulated(h, self._length, *self._norm)
+        output = torch.addmm(self._out_bias, h[:, -self._reached :], self._out).to(x.dtype)
+        return modulation.c_skip * x + modulation.c_out * output
