@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +33,7 @@ class AttentionActionEncoder(nn.Module):
         last = len(self.feed) - 1
         for layer, (attend, feed) in enumerate(zip(self.attend, self.feed, strict=True)):
             x = x + attend(x)
-            x = x + feed(x) if layer < last else feed.mean(x)
+            x = x + feed(x) if layer < last else cast(GatedFeedForward, feed).mean(x)
         return self.out(x).unflatten(0, action.shape[:-2])
 
 

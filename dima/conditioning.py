@@ -9,7 +9,7 @@ the past steps are always visible. Cost is linear in the number of agents.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +115,7 @@ class PerceiverActionEncoder(ActionEncoder):
         last = len(self.feed) - 1
         for layer, (attend, feed) in enumerate(zip(self.attend, self.feed, strict=True)):
             x = x + attend(x)
-            x = x + feed(x) if layer < last else feed.mean(x)
+            x = x + feed(x) if layer < last else cast(GatedFeedForward, feed).mean(x)
         return self.out(x).unflatten(0, (levels, batch))
 
 

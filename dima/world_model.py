@@ -302,11 +302,11 @@ class DimaWorldModel(nn.Module):
             changes["sampler"] = dataclasses.replace(self.config.sampler, solver=solver)
         return self._sampled_as(**changes)
 
-    def accelerated(self, precision: Precision = "float32") -> DimaWorldModel:
+    def accelerated(self, precision: Precision = "float32", *, compiled: bool = False) -> DimaWorldModel:
         """This model as it is now, made to imagine fast: same numbers up to rounding, weights rearranged once.
 
         Large weights are copied, small ones shared: after training ask anew. `precision` is that of the networks'
-        weights and activations while imagining.
+        weights and activations while imagining; `compiled` puts the U-Net through torch.compile.
         """
         # Here, because the twins are made from the parts above and nothing else needs them.
         from dima.fast.denoiser import PackedDenoiser
@@ -315,7 +315,7 @@ class DimaWorldModel(nn.Module):
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         model = copy.copy(self)
         with torch.no_grad():
-            denoiser = PackedDenoiser(self.denoiser, dtype)
+            denoiser = PackedDenoiser(self.denoiser, dtype, compiled=compiled)
             model._imagining = Imagining(denoiser, PackedRewardTermination(self.reward_termination, dtype))
         return model
 

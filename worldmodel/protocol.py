@@ -130,12 +130,14 @@ Precision = Literal["float32", "bfloat16"]
 class Accelerable(Protocol):
     """A world model that knows a faster way to imagine. Optional; whoever has none is used as it is."""
 
-    def accelerated(self, precision: Precision = "float32") -> WorldModel[Any]:
+    def accelerated(self, precision: Precision = "float32", *, compiled: bool = False) -> WorldModel[Any]:
         """A model that imagines as this one does now, up to rounding.
 
         It may copy some weights and share others: whoever trains this model or changes its statistics asks anew.
 
-        `precision`: of weights and activations while imagining, where the model's networks allow another.
+        Args:
+            precision: of weights and activations while imagining, where the model's networks allow another.
+            compiled: pass what is called most through torch.compile, which takes long at first.
         """
         ...
 

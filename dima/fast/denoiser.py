@@ -6,11 +6,13 @@ distinct mask of actions, the condition's first layer. Neighbouring linear layer
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dima.denoiser import Denoiser
@@ -34,34 +36,38 @@ class PackedDenoiser:
     Args:
         denoiser: the network; its action encoder is used as it is, so it must not be trained between two packings.
         dtype: of the U-Net's weights and activations. States, noise and EDM's factors stay in float32.
+        compiled: whether one noise level goes through torch.compile.
     """
 
-    def __init__(self, denoiser: Denoiser, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, denoiser: Denoiser, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> None:
         self.sigma_data = denoiser.sigma_data
         self.dtype = dtype
         self._denoiser = denoiser
-        self._length = denoiser.conv_in.in_length
-        first, _, last = denoiser.condition
+        self._run = _compiled_denoise() if compiled else _denoise
+        self.length = denoiser.conv_in.in_length
+        first, last = denoiser.condition[0], denoiser.condition[2]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
         self._first, self._first_bias = packed(first.weight.t(), torch.float32), packed(first.bias, torch.float32)
-        self._unet = PackedUnet(denoiser.unet, last, dtype)
+        self.unet = PackedUnet(denoiser.unet, last, dtype)
         self._pack_ends(denoiser)
 
     def _pack_ends(self, denoiser: Denoiser) -> None:
         """The first and the last convolution, of which only a part sees the noisy state or is read."""
         into, bias = position_major(denoiser.conv_in)
-        state_dim = into.shape[0] // self._length
+        state_dim = into.shape[0] // self.length
         past, noisy = into[:-state_dim], into[-state_dim:]
         if denoiser.config.scale_context:
             past = past / denoiser.sigma_data
         # A kernel of 3 carries the last position to itself and to the one before it.
-        self._reached = 2 * (into.shape[1] // self._length)
+        self.reached = 2 * (into.shape[1] // self.length)
         self._past, self._past_bias = packed(past, self.dtype), packed(bias, self.dtype)
-        self._noisy = packed(noisy[:, -self._reached :], self.dtype)
+        self.noisy = packed(noisy[:, -self.reached :], self.dtype)
         out, bias = position_major(denoiser.conv_out)
-        self._out = packed(out[-self._reached :, -state_dim:], self.dtype)
-        self._out_bias = packed(bias[-state_dim:], self.dtype)
+        self.out = packed(out[-self.reached :, -state_dim:], self.dtype)
+        self.out_bias = packed(bias[-state_dim:], self.dtype)
         norm = denoiser.norm_out
-        self._norm = packed(norm.weight[None], self.dtype), packed(norm.bias[None], self.dtype)
+        self.norm = packed(norm.weight[None], self.dtype), packed(norm.bias[None], self.dtype)
 
     def frozen(self) -> AbstractContextManager[None]:
         """The stretch in which weights stay as they are: always, for copies."""
@@ -90,9 +96,19 @@ class PackedDenoiser:
     @torch.inference_mode()
     def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, modulation: _Level) -> Tensor:
         """D for noisy x [B,S], with `context` from `embed_context` and one level of `modulation`."""
-        h = context.clone()
-        h[:, -self._reached :].addmm_((modulation.c_in * x).to(self.dtype), self._noisy)
-        h = self._unet(h, modulation.hidden)
-        h = modulated(h, self._length, *self._norm)
-        output = torch.addmm(self._out_bias, h[:, -self._reached :], self._out).to(x.dtype)
-        return modulation.c_skip * x + modulation.c_out * output
+        return self._run(self, x, context, modulation)
+
+
+def _denoise(packed: PackedDenoiser, x: Tensor, context: Tensor, level: _Level) -> Tensor:
+    h = context.clone()
+    h[:, -packed.reached :].addmm_((level.c_in * x).to(packed.dtype), packed.noisy)
+    h = packed.unet(h, level.hidden)
+    h = modulated(h, packed.length, *packed.norm)
+    output = torch.addmm(packed.out_bias, h[:, -packed.reached :], packed.out).to(x.dtype)
+    return level.c_skip * x + level.c_out * output
+
+
+@functools.cache
+def _compiled_denoise() -> Callable[..., Tensor]:
+    """Compiled once for all packings: what comes and goes are tensors, and those it takes as arguments."""
+    return torch.compile(_denoise, dynamic=False)

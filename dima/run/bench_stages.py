@@ -16,15 +16,14 @@ from dima.run.assemble import Learner
 from dima.run.bench_machine import Machine
 from dima.run.bench_timing import Call, Counts, MemoryWatch, Timing, count_work, median, speedup, time_twins
 from dima.run.checkpoint import CheckpointStore
-from dima.run.engine import imagination_model
+from dima.run.engine import EngineConfig, Imagination
 from dima.run.messages import nearest
 from dima.run.optimize import PartOptimizer
 from dima.run.settings import TrainSettings
 from envs.collector import Collector
 from imagination.agent import PolicyAgent
-from imagination.rollout import imagine
 from worldmodel.config import ConfigError
-from worldmodel.protocol import TrainablePart, WorldModel
+from worldmodel.protocol import TrainablePart
 from worldmodel.replay import Replay
 
 ALL_PARTS = "parts"
@@ -142,26 +141,26 @@ class Bench:
     def _imagine(self) -> Stage:
         behaviour = self.settings.policy
         model = self.learner.model
-        models = [imagination_model(model, self.settings.engine)]
-        is_same = models[0] is model
-
-        def take_weights() -> None:
-            # Whatever the parts' stages learned: an engine may have copied the weights when it was asked.
-            models[0] = imagination_model(model, self.settings.engine)
-
+        own = self._imagination(self.settings.engine)
+        eager = self._imagination(EngineConfig(imagination="eager"))
+        compares = self.compare_eager and self.settings.engine.changes(model)
         return Stage(
             "imagine",
-            lambda: self._imagine_in(models[0]),
+            lambda: self._imagine_in(own),
             behaviour.num_rollouts * behaviour.horizon,
             "imagined env steps",
-            eager=None if is_same or not self.compare_eager else lambda: self._imagine_in(model),
-            before=take_weights,
+            eager=(lambda: self._imagine_in(eager)) if compares else None,
+            before=own.refresh,  # whatever the parts' stages learned
         )
 
-    def _imagine_in(self, model: WorldModel[Any]) -> Any:
-        behaviour, generator = self.settings.policy, self._generator("imagination")
-        context = self.replay.sample_contexts(behaviour.num_rollouts, model.context_length, generator)
-        return imagine(model, self.learner.mappo.policy, context, behaviour.horizon, generator)
+    def _imagination(self, engine: EngineConfig) -> Imagination:
+        learner, generator = self.learner, self._generator("imagination")
+        return Imagination(learner.model, learner.mappo.policy, self.settings.policy.horizon, generator, engine)
+
+    def _imagine_in(self, imagination: Imagination) -> Any:
+        generator = self._generator("imagination")
+        rows = self.settings.policy.num_rollouts
+        return imagination.rollout(self.replay.sample_contexts(rows, self.learner.model.context_length, generator))
 
     def _policy(self) -> Stage:
         rollout: list[Any] = []
@@ -171,7 +170,7 @@ class Bench:
             lambda: mappo.update(rollout[0], generator),
             1,
             "updates",
-            before=lambda: rollout.append(self._imagine_in(self.learner.model)),
+            before=lambda: rollout.append(self._imagine_in(self._imagination(EngineConfig(imagination="eager")))),
         )
 
     def _checkpoint(self) -> Stage:

@@ -1,6 +1,7 @@
-"""How a run computes, as opposed to what: the options of `engine=...`, and the model that is imagined in.
+"""How a run computes, as opposed to what: the options of `engine=...`, and how rollouts are imagined under them.
 
-None of them changes what is learned but for rounding: a resumed run may choose anew.
+None of them changes what is learned but for rounding (and, on a GPU, which random numbers are drawn): a resumed run may
+choose anew.
 """
 
 from __future__ import annotations
@@ -8,8 +9,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from worldmodel.config import Config
+import torch
+
+from imagination.captured import CapturedRollout
+from imagination.policy import Policy
+from imagination.rollout import imagine
+from worldmodel.config import Config, ConfigError
 from worldmodel.protocol import Accelerable, Precision, WorldModel
+from worldmodel.types import ImaginedRollout, Segment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +27,21 @@ class EngineConfig(Config):
     """`fast`: in what the world model offers for speed (`Accelerable`), if anything; `eager`: in the model itself."""
     precision: Precision = "float32"
     """Of the networks while imagining fast. bfloat16 pays only where the processor multiplies matrices in it."""
+    capture: Literal["none", "compile", "graph"] = "none"
+    """`compile`: what imagining fast calls most goes through torch.compile; `graph`: a whole rollout of the model
+    itself becomes one CUDA graph."""
     parallel_parts: bool = False
     """Train independent parts of the world model at the same time, each on one CPU thread (on a GPU: a stream)."""
+
+    def validate(self) -> None:
+        """Refuse what would be ignored."""
+        is_fast = self.imagination == "fast"
+        self.require(is_fast or self.capture != "compile", "capture", "none or graph with imagination = 'eager'")
+        self.require(self.precision == "float32" or self.capture != "graph", "capture", "none or compile with bfloat16")
+
+    def changes(self, model: WorldModel[Any]) -> bool:
+        """Whether `model` is imagined in otherwise than by calling it."""
+        return self.capture == "graph" or (self.imagination == "fast" and isinstance(model, Accelerable))
 
     @property
     def imagines_in_bfloat16(self) -> bool:
@@ -31,6 +51,39 @@ class EngineConfig(Config):
 
 def imagination_model(model: WorldModel[Any], engine: EngineConfig) -> WorldModel[Any]:
     """The model to imagine in, with the weights that `model` has now; ask anew after they have changed."""
-    if engine.imagination == "eager" or not isinstance(model, Accelerable):
+    if engine.capture == "graph" or engine.imagination == "eager" or not isinstance(model, Accelerable):
         return model
-    return model.accelerated(engine.precision)
+    return model.accelerated(engine.precision, compiled=engine.capture == "compile")
+
+
+class Imagination:
+    """Rollouts of `policy` inside `model` as the engine makes them."""
+
+    def __init__(
+        self, model: WorldModel[Any], policy: Policy, horizon: int, generator: torch.Generator, engine: EngineConfig
+    ) -> None:
+        """Call `refresh` before the first rollout and whenever the model has been trained.
+
+        Raises:
+            ConfigError: when a CUDA graph is asked for on another device.
+        """
+        if engine.capture == "graph" and generator.device.type != "cuda":
+            raise ConfigError(
+                f"engine.capture = graph on {generator.device}: CUDA graphs need device=cuda; use engine.capture=none"
+            )
+        self._model, self._policy, self._horizon = model, policy, horizon
+        self._generator, self._engine = generator, engine
+        self._current = model
+        self._captured: CapturedRollout | None = None
+
+    def refresh(self) -> None:
+        """Take the model's weights and statistics of now."""
+        self._current = imagination_model(self._model, self._engine)
+
+    def rollout(self, context: Segment) -> ImaginedRollout:
+        """Imagine from `context`."""
+        if self._engine.capture != "graph":
+            return imagine(self._current, self._policy, context, self._horizon, self._generator)
+        if self._captured is None or self._captured.batch_size != context.state.shape[0]:
+            self._captured = CapturedRollout(self._model, self._policy, context, self._horizon, self._generator)
+        return self._captured(context)

@@ -9,7 +9,7 @@ import dataclasses
 import statistics
 from typing import Any
 
-from dima.run.engine import EngineConfig, imagination_model
+from dima.run.engine import EngineConfig, Imagination
 from dima.run.evaluation import Evaluator
 from dima.run.metrics import RoundMetrics
 from dima.run.optimize import PartOptimizer
@@ -21,7 +21,6 @@ from dima.run.steps_source import Acting, StepsSource
 from dima.run.trainer_config import TrainerConfig
 from imagination.agent import PolicyAgent
 from imagination.mappo import BehaviourConfig, Mappo
-from imagination.rollout import imagine
 from worldmodel.protocol import WorldModel
 from worldmodel.replay import Replay
 
@@ -64,7 +63,8 @@ class Trainer:
         self.evaluator = evaluator
         self.randomness = randomness
         self.log = log
-        self.engine = engine
+        imagines = randomness.generator("imagination")
+        self.imagination = Imagination(model, mappo.policy, behaviour.horizon, imagines, engine)
         self.profile = profile
         self.counters = Counters()
         self.optimizers = {name: PartOptimizer(name, part) for name, part in model.parts().items()}
@@ -156,11 +156,11 @@ class Trainer:
         num_rollouts, horizon = self.behaviour.num_rollouts, self.behaviour.horizon
         generator = self.randomness.generator("imagination")
         with metrics.timed("imagination"):
-            model = imagination_model(self.model, self.engine)
+            self.imagination.refresh()
         for _ in range(self.config.policy_updates):
             with metrics.timed("imagination"):
-                context = self.replay.sample_contexts(num_rollouts, model.context_length, generator)
-                rollout = imagine(model, self.mappo.policy, context, horizon, generator)
+                context = self.replay.sample_contexts(num_rollouts, self.model.context_length, generator)
+                rollout = self.imagination.rollout(context)
             with metrics.timed("policy"):
                 metrics.add("", self.mappo.update(rollout, self.randomness.generator("policy")))
             self.counters.policy_updates += 1
