@@ -28,11 +28,11 @@ from matplotlib.figure import Figure
 
 from dima.run.bench_growth import synthetic_episode
 from dima.run.bench_timing import resident_kb
+from dima.run.engine import Imagination
 from dima.run.manifest import describe_code, describe_hardware, describe_versions
 from dima.run.prediction_figures.style import RC, SMALL, WIDTH, save
-from dima.run.runtime import Randomness, choose_device, default_threads, limit_threads
+from dima.run.runtime import Randomness, choose_device, default_threads, keep_freed_memory, limit_threads
 from dima.run.settings import TrainSettings, read_settings
-from imagination.rollout import imagine
 from worldmodel.atomic import write_whole
 from worldmodel.replay import Replay, ReplayConfig
 from worldmodel.types import EnvSpec
@@ -60,6 +60,7 @@ def main() -> None:
     with initialize_config_module("configs", version_base="1.3"):
         settings: TrainSettings = read_settings(compose("train", [f"preset={asked.preset}", *sizes, *asked.overrides]))
     limit_threads(settings.num_threads or default_threads())
+    keep_freed_memory()
     device = choose_device(settings.device)
     replay, filled = fill_replay(asked.transitions, device)
     print(
@@ -118,13 +119,15 @@ def soak(settings: TrainSettings, replay: Replay, seconds: float, device: torch.
     model = settings.world_model_config.build(ANT_4X2)
     model.to(device)
     model.update_statistics(synthetic_episode(ANT_4X2, ANT_4X2.episode_steps, torch.Generator().manual_seed(1)))
+    model.train(False)
     mappo = behaviour.build(ANT_4X2, model, device)
+    imagination = Imagination(model, mappo.policy, behaviour.horizon, generator, settings.engine)
     times, resident, allocated = list[float](), list[float](), list[float]()
     began = time.monotonic()
     while not times or times[-1] < seconds:
         context = replay.sample_contexts(behaviour.num_rollouts, model.context_length, generator)
-        rollout = imagine(model, mappo.policy, context, behaviour.horizon, generator)
-        mappo.update(rollout, generator)
+        imagination.refresh()  # as in every round of training
+        mappo.update(imagination.rollout(context), generator)
         times.append(round(time.monotonic() - began, 2))
         resident.append(round(1024 * resident_kb() / 1e6, 3))
         if device.type == "cuda":
