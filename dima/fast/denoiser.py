@@ -15,9 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dima.conditioning import PerceiverActionEncoder
 from dima.denoiser import Denoiser
 from dima.fast.convolution import packed, position_major
 from dima.fast.unet import PackedUnet, modulated
+
+PERCEIVER_ROWS = 16
+"""At 32 latents of 4096 numbers each, and two masks, more rows than this leave a cache of some megabytes (measured)."""
 
 
 class _Level(NamedTuple):
@@ -86,12 +90,19 @@ class PackedDenoiser:
         denoiser = self._denoiser
         factors = denoiser.precondition(sigma[:, 0])
         noise = torch.addmm(self._first_bias, denoiser.noise_features(factors.c_noise), self._first)  # [J, D]
-        encoder = denoiser.action_encoder
         with torch.autocast(action.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            embedded = encoder.pool(encoder.tokens(past_action, action), visible)
+            embedded = self._embed(past_action, action, visible)
         actions = embedded.float() @ self._first  # [M, B, D]
         hidden = functional.silu(actions[level] + noise[:, None]).to(self.dtype)
         return [_Level(*one) for one in zip(factors.c_in, factors.c_skip, factors.c_out, hidden, strict=True)]
+
+    def _embed(self, past_action: Tensor, action: Tensor, visible: Tensor) -> Tensor:
+        """The action encoder's output [M,B,D]; the large one's a few rows at a time on a CPU, to stay in its cache."""
+        encoder = self._denoiser.action_encoder
+        if action.device.type != "cpu" or not isinstance(encoder, PerceiverActionEncoder):
+            return encoder.pool(encoder.tokens(past_action, action), visible)
+        rows = zip(past_action.split(PERCEIVER_ROWS), action.split(PERCEIVER_ROWS), strict=True)
+        return torch.cat([encoder.pool(encoder.tokens(*row), visible) for row in rows], dim=1)
 
     @torch.inference_mode()
     def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, modulation: _Level) -> Tensor:

@@ -182,3 +182,20 @@ def test_a_step_does_not_disturb_an_older_state() -> None:
         generator=torch.Generator().manual_seed(4),
     )[1].reward
     assert torch.equal(reward_after(one, other), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's compiler warns about itself
+def test_compiled_it_is_the_same_within_rounding() -> None:
+    """Twice, as after a round of training: the second packing must not be compiled anew, and must be heard."""
+    spec = make_spec()
+    model = lively_dima(spec)
+    assert_alike(roll_out(model.accelerated(compiled=True), spec), roll_out(model, spec))
+    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+
+    assert_alike(roll_out(model.accelerated(compiled=True), spec), roll_out(model, spec))
+
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled

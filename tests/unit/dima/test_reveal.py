@@ -274,3 +274,28 @@ def test_two_phases_name_each_agent_once() -> None:
 @pytest.mark.parametrize("reveal", REVEALS)
 def test_masks_are_no_part_of_a_checkpoint(reveal: Reveal) -> None:
     assert make(reveal, "cycle", 2, 4).state_dict() == {}
+
+
+@pytest.mark.parametrize("order", ["descending", "cycle", "random"])
+@pytest.mark.parametrize("reveal", ["one", "cumulative", "progressive", "joint", "none"])
+@pytest.mark.parametrize(("num_agents", "steps"), [(1, 1), (2, 4), (3, 3), (3, 8)])
+def test_distinct_masks_are_the_masks_without_repetitions(
+    reveal: Reveal, order: Order, num_agents: int, steps: int
+) -> None:
+    schedule = make(reveal, order, num_agents, steps)
+    for seed in range(5):
+        masks, level = schedule.distinct_masks(seeded(seed))
+
+        assert torch.equal(masks[level], schedule.sampling_masks(seeded(seed)))
+        assert len({tuple(mask) for mask in masks.tolist()}) == len(masks)
+        assert len(masks) <= (1 if reveal in ("joint", "none") else num_agents)
+
+
+def test_distinct_masks_of_two_phases_are_one_a_group_of_agents() -> None:
+    schedule = make_phases("progressive", "random", 5, 2, 3)
+
+    masks, level = schedule.distinct_masks(seeded(3))
+
+    assert torch.equal(masks[level], schedule.sampling_masks(seeded(3)))
+    assert masks.sum(dim=1).tolist() == [3, 5]
+    assert level.tolist() == [0, 1, 1, 1, 1]
