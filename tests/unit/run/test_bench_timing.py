@@ -120,3 +120,12 @@ def test_shares_are_of_the_rate_of_the_precision_and_of_cpu_time() -> None:
     assert machine.shares(counts, timing, CPU, is_bfloat16=True)["share_of_matrix_rate"] == 0.125
     plain = dataclasses.replace(machine, matrix_gflops_bfloat16=None)
     assert plain.shares(counts, timing, CPU, is_bfloat16=True)["share_of_matrix_rate"] == 0.5
+
+
+def test_products_that_add_in_place_or_into_an_output_count_as_any_other() -> None:
+    total, a, b = torch.zeros(3, 5), torch.randn(3, 4), torch.randn(4, 5)
+
+    with torch.inference_mode():
+        assert count_work(lambda: total.addmm_(a, b)).flops == 2 * 3 * 4 * 5
+        assert count_work(lambda: torch.addmm(total, a, b, out=torch.empty(3, 5))).flops == 2 * 3 * 4 * 5
+        assert count_work(lambda: torch.nn.functional.linear(a, b.t())).flops == 2 * 3 * 4 * 5
