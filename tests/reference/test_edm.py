@@ -56,10 +56,10 @@ class Walk:
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: float, step: int) -> Tensor:
         """D(x; sigma) with the agents of `step` shown."""
-        level = torch.tensor(sigma)
-        visible = MASKS[step].expand(1, 1, -1)
-        modulation = self.denoiser.modulation(level[None, None], self.past, self.action, visible)[0]
-        return self.denoiser.denoise(x, level, self.context, modulation)
+        noise = torch.tensor(sigma)
+        visible, only = MASKS[step].expand(1, 1, -1), torch.tensor([0])
+        modulation = self.denoiser.modulation(noise[None, None], self.past, self.action, visible, only)[0]
+        return self.denoiser.denoise(x, noise, self.denoiser.embed_context(self.context), modulation)
 
 
 DENOISERS: dict[str, Callable[[], ConditionedDenoiser]] = {"network": make_network, "gaussian": make_gaussian}
