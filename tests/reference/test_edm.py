@@ -42,6 +42,7 @@ class Walk:
         self.config = SamplerConfig(solver=solver, sigma_min=0.002, sigma_max=5.0, rho=7.0, initial_noise=1.0)
         self.reveal = ActionReveal("joint", "cycle", 2, self.config.ladder(steps))
         self.reveal.masks = MASKS[:steps]
+        self.reveal.firsts = self.reveal.repeats = torch.arange(steps)
         self.sigmas = self.config.ladder(steps)
         noise = torch.randn(BATCH, SPEC.state_dim, generator=torch.Generator().manual_seed(2))
         self.start = 5.0 * noise
