@@ -110,12 +110,12 @@ class PackedDenoiser:
         return self._run(self, x, context, modulation)
 
 
-def _denoise(packed: PackedDenoiser, x: Tensor, context: Tensor, level: _Level) -> Tensor:
+def _denoise(twin: PackedDenoiser, x: Tensor, context: Tensor, level: _Level) -> Tensor:
     h = context.clone()
-    h[:, -packed.reached :].addmm_((level.c_in * x).to(packed.dtype), packed.noisy)
-    h = packed.unet(h, level.hidden)
-    h = modulated(h, packed.length, *packed.norm)
-    output = torch.addmm(packed.out_bias, h[:, -packed.reached :], packed.out).to(x.dtype)
+    h[:, -twin.reached :].addmm_((level.c_in * x).to(twin.dtype), twin.noisy)
+    h = twin.unet(h, level.hidden)
+    h = modulated(h, twin.length, *twin.norm)
+    output = torch.addmm(twin.out_bias, h[:, -twin.reached :], twin.out).to(x.dtype)
     return level.c_skip * x + level.c_out * output
 
 
