@@ -82,7 +82,7 @@ class PackedDenoiser:
         """What the past states [B,K+1,S] add to the first convolution: [B, L*C]."""
         return torch.addmm(self._past_bias, context.flatten(1).to(self.dtype), self._past)
 
-    @torch.no_grad()  # not in inference mode, whose views of parameters torch's flop counter trips over
+    @torch.inference_mode()
     def modulation(
         self, sigma: Tensor, past_action: Tensor, action: Tensor, visible: Tensor, level: Tensor
     ) -> list[_Level]:

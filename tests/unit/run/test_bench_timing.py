@@ -129,3 +129,10 @@ def test_products_that_add_in_place_or_into_an_output_count_as_any_other() -> No
         assert count_work(lambda: total.addmm_(a, b)).flops == 2 * 3 * 4 * 5
         assert count_work(lambda: torch.addmm(total, a, b, out=torch.empty(3, 5))).flops == 2 * 3 * 4 * 5
         assert count_work(lambda: torch.nn.functional.linear(a, b.t())).flops == 2 * 3 * 4 * 5
+
+
+def test_a_view_of_a_parameter_inside_a_module_can_be_counted() -> None:
+    layer, parameter = torch.nn.Linear(4, 5), torch.nn.Parameter(torch.randn(1, 4))
+
+    with torch.inference_mode():
+        assert count_work(lambda: layer(parameter.expand(3, -1))).flops == 2 * 3 * 4 * 5
