@@ -33,7 +33,7 @@ class CapturedRollout:
         generator: on the same device; the recording leaves it as it was.
 
     Raises:
-        ValueError: when `context` is not on a CUDA device.
+        ValueError: when `context` is not on a CUDA device, or the model waits for the device on the way.
     """
 
     def __init__(
@@ -53,8 +53,14 @@ class CapturedRollout:
         torch.cuda.current_stream(device).wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
         self._graph.register_generator_state(generator)
-        with torch.cuda.graph(self._graph):
-            self._rollout = imagine(model, policy, self._context, horizon, generator)
+        try:
+            with torch.cuda.graph(self._graph):
+                self._rollout = imagine(model, policy, self._context, horizon, generator)
+        except RuntimeError as error:
+            raise ValueError(
+                "this world model's rollout cannot be recorded as a CUDA graph: something in it waits for the device (a"
+                f" VQ decoder and diffusers' solvers do); use engine.capture=none ({' '.join(str(error).split())[:200]})"
+            ) from error
         generator.set_state(position)
 
     def __call__(self, context: Segment) -> ImaginedRollout:

@@ -23,7 +23,8 @@ def modulated(x: Tensor, length: int, scale: Tensor, shift: Tensor) -> Tensor:
     # To torch an image of L rows with its channels innermost, for which it has a fast kernel.
     image = x.view(x.shape[0], length, 1, channels).permute(0, 3, 1, 2)
     normal = functional.group_norm(image, num_groups(channels), eps=GROUP_EPS)
-    rows = normal.permute(0, 2, 3, 1).view(x.shape[0], length, channels)
+    # Still so on a CPU; a GPU's kernel turns it around, and this turns it back.
+    rows = normal.permute(0, 2, 3, 1).contiguous().view(x.shape[0], length, channels)
     rows = torch.addcmul(shift[:, None], rows, scale[:, None], out=rows)
     return functional.silu(rows, inplace=True).view(x.shape)
 

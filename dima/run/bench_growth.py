@@ -38,7 +38,7 @@ IMAGINED = "imagined_step"
 
 _NUM_AGENTS, _STATE_DIM, _ACTION_DIM = 2, 17, 3
 _NUM_ROLLOUTS = 128
-"""Where rollouts do not vary: as many as `preset=cpu` imagines."""
+"""Where rollouts do not vary: a usual size on a CPU."""
 _HORIZON = 2
 """Imagined steps of one call. Later ones cost a model with memory more, but 4 096 rollouts must fit into a minute."""
 _EPISODES, _EPISODE_STEPS = 4, 50
@@ -121,6 +121,8 @@ def _point(axis: Axis, value: int, settings: TrainSettings, device: torch.device
     context = replay.sample_contexts(num_rollouts, model.context_length, generator)
     trains = axis in ("agents", "state")  # how many are imagined, and in how many steps, is nothing to the losses
     parts = model.parts().items() if trains else ()
+    if settings.engine.capture == "graph":
+        raise ConfigError("growth with engine.capture = graph: not measured; use engine.capture=none")
     own = imagination_model(sampled, settings.engine)
     return _Point(
         imagine=lambda: imagine(own, policy, context, _HORIZON, generator),

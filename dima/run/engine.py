@@ -37,6 +37,7 @@ class EngineConfig(Config):
         """Refuse what would be ignored."""
         is_fast = self.imagination == "fast"
         self.require(is_fast or self.capture != "compile", "capture", "none or graph with imagination = 'eager'")
+        self.require(is_fast or self.precision == "float32", "precision", "float32 with imagination = 'eager'")
         self.require(self.precision == "float32" or self.capture != "graph", "capture", "none or compile with bfloat16")
 
     def changes(self, model: WorldModel[Any]) -> bool:
@@ -50,7 +51,16 @@ class EngineConfig(Config):
 
 
 def imagination_model(model: WorldModel[Any], engine: EngineConfig) -> WorldModel[Any]:
-    """The model to imagine in, with the weights that `model` has now; ask anew after they have changed."""
+    """The model to imagine in, with the weights that `model` has now; ask anew after they have changed.
+
+    Raises:
+        ConfigError: when the engine asks for something that this model has not.
+    """
+    if not isinstance(model, Accelerable) and (engine.precision != "float32" or engine.capture == "compile"):
+        raise ConfigError(
+            f"engine.precision = {engine.precision}, engine.capture = {engine.capture}: {type(model).__name__} has no"
+            " accelerated(); use engine.precision=float32 engine.capture=none"
+        )
     if engine.capture == "graph" or engine.imagination == "eager" or not isinstance(model, Accelerable):
         return model
     return model.accelerated(engine.precision, compiled=engine.capture == "compile")
@@ -62,7 +72,7 @@ class Imagination:
     def __init__(
         self, model: WorldModel[Any], policy: Policy, horizon: int, generator: torch.Generator, engine: EngineConfig
     ) -> None:
-        """Call `refresh` before the first rollout and whenever the model has been trained.
+        """Call `refresh` whenever the model has been trained.
 
         Raises:
             ConfigError: when a CUDA graph is asked for on another device.
@@ -73,16 +83,17 @@ class Imagination:
             )
         self._model, self._policy, self._horizon = model, policy, horizon
         self._generator, self._engine = generator, engine
-        self._current = model
+        self._current: WorldModel[Any] | None = None
         self._captured: CapturedRollout | None = None
 
     def refresh(self) -> None:
-        """Take the model's weights and statistics of now."""
-        self._current = imagination_model(self._model, self._engine)
+        """Have the next rollout take the weights and statistics that the model has then."""
+        self._current = None
 
     def rollout(self, context: Segment) -> ImaginedRollout:
         """Imagine from `context`."""
         if self._engine.capture != "graph":
+            self._current = self._current or imagination_model(self._model, self._engine)
             return imagine(self._current, self._policy, context, self._horizon, self._generator)
         if self._captured is None or self._captured.batch_size != context.state.shape[0]:
             self._captured = CapturedRollout(self._model, self._policy, context, self._horizon, self._generator)

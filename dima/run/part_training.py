@@ -52,16 +52,27 @@ class PartTraining:
         Raises:
             FloatingPointError: naming the part, when a loss or gradient was not finite.
         """
-        if len(self._lanes) == 1 or traced is not None:
-            trace = traced or (lambda _: nullcontext())
-            return {name: self._train(name, updates[name], trace) for name in self._optimizers}
+        if len(self._lanes) == 1:
+            return self._run_in_turn(updates, traced)
+        with _one_thread_each():
+            return self._run_in_turn(updates, traced) if traced is not None else self._run_in_lanes(updates)
+
+    def _run_in_turn(
+        self, updates: Mapping[str, int], traced: Callable[[str], AbstractContextManager[None]] | None
+    ) -> dict[str, Metrics]:
+        trace = traced or (lambda _: nullcontext())
+        return {name: self._train(name, updates[name], trace) for name in self._optimizers}
+
+    def _run_in_lanes(self, updates: Mapping[str, int]) -> dict[str, Metrics]:
         stop = threading.Event()
-        with _one_thread_each(), concurrent.futures.ThreadPoolExecutor(len(self._lanes)) as pool:
-            waiting = [pool.submit(self._run_lane, lane, updates, stop) for lane in self._lanes]
+        with concurrent.futures.ThreadPoolExecutor(len(self._lanes)) as pool:
+            running = [pool.submit(self._run_lane, lane, updates, stop) for lane in self._lanes]
             try:
-                learned = {name: metrics for lane in waiting for name, metrics in lane.result().items()}
+                concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_EXCEPTION)
             finally:
                 stop.set()  # an error or Ctrl-C in one ends the others after their present update
+            failed = [lane for lane in running if lane.done() and lane.exception() is not None]
+            learned = {name: metrics for lane in failed or running for name, metrics in lane.result().items()}
         return {name: learned[name] for name in self._optimizers}
 
     def _run_lane(self, lane: list[str], updates: Mapping[str, int], stop: threading.Event) -> dict[str, Metrics]:
@@ -126,6 +137,8 @@ def _stream_of_its_own(device: torch.device) -> Iterator[None]:
         return
     main, own = torch.cuda.default_stream(device), torch.cuda.Stream(device)
     own.wait_stream(main)
-    with torch.cuda.stream(own):
-        yield
-    main.wait_stream(own)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        main.wait_stream(own)

@@ -57,6 +57,11 @@ class RoundProfile:
         """Whether a round has been recorded and lies in the folder."""
         return self._is_written
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether the present round is the one."""
+        return self._is_recording
+
     def begin_round(self, *, learns: bool, is_last: bool) -> None:
         """A round begins; `learns`: the policy will learn in it. The first one pays for what is made once."""
         self._is_recording = learns and not self._is_written and (self._rounds_learned > 0 or is_last)

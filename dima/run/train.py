@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from dima.run.assemble import Learner, build_learner, build_trainer, evaluation_seeds
 from dima.run.checkpoint import Checkpoint
 from dima.run.console import Progress, announce, print_scores, say, warn
+from dima.run.engine import EngineConfig
 from dima.run.folder import RunFolder, default_path
 from dima.run.hydra_app import chosen_groups, run_app
 from dima.run.manifest import make_manifest
@@ -81,6 +83,12 @@ def _resume(config: DictConfig) -> None:
     folder = RunFolder.open(Path(config.resume))
     folder.lock()
     saved = load_config(folder.config_file)
+    if "engine" not in saved:
+        # Made before there was a choice, when the model itself was imagined in.
+        saved.engine = {"_target_": "dima.run.engine.EngineConfig", **dataclasses.asdict(EngineConfig("eager"))}
+        warn(f"{folder.path} is of an older version: batches and noise of its parts come from new random streams")
+    if "profile" not in saved:
+        saved.profile = False
     apply_overrides(saved, HydraConfig.get().overrides.task)
     settings = read_settings(saved)
     if not isinstance(settings, TrainSettings):

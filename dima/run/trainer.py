@@ -143,9 +143,10 @@ class Trainer:
     def _fit_world_model(self, metrics: RoundMetrics) -> None:
         """Every part, each on batches of its own."""
         updates = {name: self.config.num_updates(name, self.counters.training_rounds) for name in self.optimizers}
+        records = self.profile is not None and self.profile.is_recording
         self.model.train(True)
         with metrics.timed("world_model"):
-            learned = self.part_training.run(updates, metrics.traced if self.profile is not None else None)
+            learned = self.part_training.run(updates, metrics.traced if records else None)
         self.model.train(False)
         for updates_of_part in learned.values():
             for update in updates_of_part:
@@ -155,8 +156,7 @@ class Trainer:
         """Imagine from replayed contexts, then update actors and critic."""
         num_rollouts, horizon = self.behaviour.num_rollouts, self.behaviour.horizon
         generator = self.randomness.generator("imagination")
-        with metrics.timed("imagination"):
-            self.imagination.refresh()
+        self.imagination.refresh()
         for _ in range(self.config.policy_updates):
             with metrics.timed("imagination"):
                 context = self.replay.sample_contexts(num_rollouts, self.model.context_length, generator)

@@ -7,6 +7,7 @@ bytes and draws no random numbers: what is computed does not depend on when it r
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -89,7 +90,8 @@ class WorkerLink:
         self._is_closing = True
         worker = self._worker
         if worker is not None and self._exchange is not None and not self._exchange.done():
-            worker.process.kill()
+            with contextlib.suppress(ValueError):  # it died just now and has been cleared away
+                worker.process.kill()
         self._thread.shutdown(cancel_futures=True)
         if self._worker is not None:
             self._worker.end()

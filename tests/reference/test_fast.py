@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
 from dima.fast.convolution import PackedConv
 from dima.temporal_unet import TemporalConv
@@ -24,15 +25,17 @@ RTOL, ATOL = 1e-4, 2e-5
 """Sums are taken in another order: float32 rounding, carried through four noise levels and four steps."""
 
 
-def roll_out(model: WorldModel[Any], spec: EnvSpec, batch: int = 7, horizon: int = HORIZON) -> ImaginedRollout:
+def roll_out(
+    model: WorldModel[Any], spec: EnvSpec, batch: int = 7, horizon: int = HORIZON, device: str = "cpu"
+) -> ImaginedRollout:
     """A policy's rollout, the same random numbers every time."""
     torch.manual_seed(3)
     words = ["+policy=mappo", "policy.policy.hidden_dims=[16]"]
-    policy = compose_group(words, "policy").policy.build(spec, model.actor_dim)
+    policy = compose_group(words, "policy").policy.build(spec, model.actor_dim).to(device)
     generator = torch.Generator().manual_seed(4)
     valid = torch.arange(model.context_length) >= (torch.arange(batch) % 3)[:, None]  # some rows begin an episode
     context = random_segment(spec, batch, model.context_length, generator, valid)
-    return imagine(model, policy, context, horizon, generator)
+    return imagine(model, policy, context.to(device), horizon, torch.Generator(device).manual_seed(5))
 
 
 def assert_alike(fast: ImaginedRollout, eager: ImaginedRollout) -> None:
@@ -75,6 +78,28 @@ def test_the_presets_are_the_same_within_rounding(preset: str) -> None:
     model = lively_dima(spec, preset=preset)
 
     assert_alike(roll_out(model.accelerated(), spec), roll_out(model, spec))
+
+
+def test_a_group_norm_that_turns_its_output_around_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, whose kernel knows channels in the middle only."""
+    spec = make_spec()
+    model = lively_dima(spec)
+    expected = roll_out(model, spec)
+    group_norm = functional.group_norm
+    monkeypatch.setattr(
+        functional, "group_norm", lambda x, *args, **kwargs: group_norm(x.contiguous(), *args, **kwargs).contiguous()
+    )
+
+    assert_alike(roll_out(model.accelerated(), spec), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("overrides", [(), ("reveal=one", "order=random", "num_denoising_steps=5")], ids=" ".join)
+def test_a_rollout_on_a_gpu_is_the_same_within_rounding(overrides: tuple[str, ...]) -> None:
+    spec = make_spec()
+    model = lively_dima(spec, *overrides).to(torch.device("cuda"))
+
+    assert_alike(roll_out(model.accelerated(), spec, device="cuda"), roll_out(model, spec, device="cuda"))
 
 
 def test_many_agents_take_the_fused_attention() -> None:
@@ -199,3 +224,8 @@ def test_compiled_it_is_the_same_within_rounding() -> None:
     assert_alike(roll_out(model.accelerated(compiled=True), spec), roll_out(model, spec))
 
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
+
+    def channels_outside(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return group_norm(x.contiguous(), *args, **kwargs).contiguous()
+
+    monkeypatch.setattr(functional, "group_norm", channels_outside)

@@ -135,7 +135,8 @@ def test_lanes_run_at_the_same_time() -> None:
     assert not barrier.broken
 
 
-def test_an_error_in_one_lane_ends_the_others() -> None:
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_an_error_in_one_lane_ends_the_others(names: str) -> None:
     started = threading.Event()
     counted: list[int] = []
 
@@ -147,8 +148,9 @@ def test_an_error_in_one_lane_ends_the_others() -> None:
         started.wait(timeout=60)
         raise FloatingPointError("lane a")
 
+    scripted = {"a": Scripted(True, fail), "b": Scripted(True, count)}
     with pytest.raises(FloatingPointError, match="lane a"):
-        run_scripted({"a": Scripted(True, fail), "b": Scripted(True, count)}, updates=100_000)
+        run_scripted({name: scripted[name] for name in names}, updates=100_000)
 
     assert 0 < len(counted) < 100_000
 
