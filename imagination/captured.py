@@ -58,8 +58,8 @@ class CapturedRollout:
                 self._rollout = imagine(model, policy, self._context, horizon, generator)
         except RuntimeError as error:
             raise ValueError(
-                "this world model's rollout cannot be recorded as a CUDA graph: something in it waits for the device (a"
-                f" VQ decoder and diffusers' solvers do); use engine.capture=none ({' '.join(str(error).split())[:200]})"
+                "this world model's rollout cannot be recorded as a CUDA graph: something in it waits for the device"
+                f" (a VQ decoder and diffusers' solvers do); use engine.capture=none ({' '.join(str(error).split())[:200]})"
             ) from error
         generator.set_state(position)
 

@@ -217,6 +217,7 @@ def test_compiled_it_is_the_same_within_rounding() -> None:
     model = lively_dima(spec)
     assert_alike(roll_out(model.accelerated(compiled=True), spec), roll_out(model, spec))
     compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert compiled > 0
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)
@@ -224,8 +225,3 @@ def test_compiled_it_is_the_same_within_rounding() -> None:
     assert_alike(roll_out(model.accelerated(compiled=True), spec), roll_out(model, spec))
 
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
-
-    def channels_outside(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return group_norm(x.contiguous(), *args, **kwargs).contiguous()
-
-    monkeypatch.setattr(functional, "group_norm", channels_outside)
