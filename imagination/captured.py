@@ -57,9 +57,10 @@ class CapturedRollout:
             with torch.cuda.graph(self._graph):
                 self._rollout = imagine(model, policy, self._context, horizon, generator)
         except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 "this world model's rollout cannot be recorded as a CUDA graph: something in it waits for the device"
-                f" (a VQ decoder and diffusers' solvers do); use engine.capture=none ({' '.join(str(error).split())[:200]})"
+                f" (a VQ decoder and diffusers' solvers do); use engine.capture=none ({reason})"
             ) from error
         generator.set_state(position)
 
