@@ -67,6 +67,30 @@ def test_whoever_traces_sees_every_update_in_one_thread() -> None:
     assert all(torch.equal(weights[name], plain[name]) for name in weights)
 
 
+def test_tracing_changes_no_bit_where_torch_has_several_threads() -> None:
+    """At sizes at which torch would share out a sum among its threads: lanes have one each, traced or not."""
+    spec = make_spec(state_dim=17)
+
+    def fit(traced: Any) -> dict[str, Tensor]:
+        model = lively_dima(spec, preset="cpu").train()
+        optimizers = {name: PartOptimizer(name, part) for name, part in model.parts().items()}
+        generators = {name: torch.Generator().manual_seed(i) for i, name in enumerate(optimizers)}
+        replay = ReplayConfig(capacity=1000, recency="uniform").build(spec, 1, torch.device("cpu"))
+        replay.append(random_trajectory(spec, 60, torch.Generator().manual_seed(1)))
+        training = PartTraining(optimizers, replay, generators, parallel=True)
+        training.run(dict.fromkeys(optimizers, 2), traced)
+        return dict(model.state_dict())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        plain, traced = fit(None), fit(lambda _: nullcontext())
+    finally:
+        torch.set_num_threads(before)
+    for name, tensor in plain.items():
+        assert torch.equal(tensor, traced[name]), name
+
+
 def test_the_number_of_threads_is_what_it_was_before() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
