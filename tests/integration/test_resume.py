@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from tests.support.commands import SMALL, dima, final_tensors, rows, start
 
@@ -109,3 +110,18 @@ def test_dima_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     outcome = dima("train", "resume=run", "checkpoint=40", "env_steps=80", cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
     assert_same_run(tmp_path / "run", tmp_path / "unbroken")
+
+
+def test_a_run_from_before_there_was_an_engine_goes_on_as_it_was_imagined(tmp_path: Path) -> None:
+    assert dima("train", *SMALL, "out=run", "env_steps=60", cwd=tmp_path).code == 0
+    config = OmegaConf.load(tmp_path / "run/config.yaml")
+    assert isinstance(config, DictConfig)
+    del config["engine"], config["profile"]
+    OmegaConf.save(config, tmp_path / "run/config.yaml")
+
+    outcome = dima("train", "resume=run", "env_steps=120", "profile=true", cwd=tmp_path)
+
+    assert outcome.code == 0, outcome.stderr
+    assert "is of an older version: batches and noise of its parts come from new random streams" in outcome.stderr
+    assert OmegaConf.load(tmp_path / "run/config.yaml").engine.imagination == "eager"
+    assert (tmp_path / "run/profile/summary.txt").exists()
