@@ -114,7 +114,8 @@ class _PackedActionEncoder:
     def __call__(self, action: Tensor) -> Tensor:
         """[B,N,A] -> [B,D]."""
         batch, agents, _ = action.shape
-        x = self.last(functional.silu(self.first(action.flatten(0, 1)), inplace=True))
+        rows = action.flatten(0, 1).to(self.agent.dtype)
+        x = self.last(functional.silu(self.first(rows), inplace=True))
         x = x.view(batch, agents, -1).add_(self.agent).view(batch * agents, -1)
         last = len(self.feed) - 1
         for layer, (attend, feed) in enumerate(zip(self.attend, self.feed, strict=True)):

@@ -116,10 +116,13 @@ def test_a_rollout_longer_than_the_window_starts_its_memory_anew() -> None:
     assert_alike(roll_out(model.accelerated(), spec, horizon=8), roll_out(model, spec, horizon=8))
 
 
-def test_bfloat16_stays_near() -> None:
+@pytest.mark.parametrize(
+    "overrides", [(), ("reward_termination.action_encoder=attention",), ("action_encoder=perceiver",)], ids=" ".join
+)
+def test_bfloat16_stays_near(overrides: tuple[str, ...]) -> None:
     """Eight bits of mantissa: rewards and states within a few per cent of their spread, and not the same numbers."""
     spec = make_spec(state_dim=17)
-    model = lively_dima(spec, preset="cpu")
+    model = lively_dima(spec, *overrides, preset="cpu")
     eager, low = roll_out(model, spec, batch=64), roll_out(model.accelerated("bfloat16"), spec, batch=64)
 
     first = low.critic_view[:, 1] - eager.critic_view[:, 1]
