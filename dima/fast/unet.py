@@ -1,7 +1,7 @@
 """The U-Net over time on rows [B, L*C], without gradients: the twin of `dima.temporal_unet.TemporalUnet`.
 
 Every block makes its own scales and shifts just before it uses them. One product for all blocks would do the same
-arithmetic, but at 600 rows its 13 MB leave a CPU's cache: laying the bias into them took 16 ms a call, of 48 in all now.
+arithmetic, but at 600 rows its 13 MB leave a CPU's cache: laying the bias into them took 16 ms a call, of 48 in all.
 """
 
 from __future__ import annotations
