@@ -83,16 +83,13 @@ def _resume(config: DictConfig) -> None:
     folder = RunFolder.open(Path(config.resume))
     folder.lock()
     saved = load_config(folder.config_file)
-    if "engine" not in saved:
-        # Made before there was a choice, when the model itself was imagined in.
-        saved.engine = {"_target_": "dima.run.engine.EngineConfig", **dataclasses.asdict(EngineConfig("eager"))}
-        warn(f"{folder.path} is of an older version: batches and noise of its parts come from new random streams")
-    if "profile" not in saved:
-        saved.profile = False
+    is_older = _bring_up_to_date(saved)
     apply_overrides(saved, HydraConfig.get().overrides.task)
     settings = read_settings(saved)
     if not isinstance(settings, TrainSettings):
         raise ConfigError(f"{folder.path} is no run of dima train; go on with it: dima fit resume={folder.path}")
+    if is_older:
+        warn(f"{folder.path} is of an older version: batches and noise of its parts come from new random streams")
     store = folder.checkpoints(settings.trainer.keep_checkpoints)
     checkpoint = _choose_checkpoint(folder, config.checkpoint)
     learner = build_learner(settings)
@@ -111,6 +108,19 @@ def _resume(config: DictConfig) -> None:
     manifest["resumes"].append({"env_steps": max(env_steps, 0), "overrides": list(HydraConfig.get().overrides.task)})
     folder.write_manifest({**manifest, "is_finished": False})
     _run(trainer, settings)
+
+
+def _bring_up_to_date(saved: DictConfig) -> bool:
+    """Give a run from before the engine the keys it lacks; True when the run is of that time."""
+    if "trainer" not in saved:
+        return False  # no run of this command, as will be said
+    is_older = "engine" not in saved
+    if is_older:
+        # Made before there was a choice, when the model itself was imagined in.
+        saved.engine = {"_target_": "dima.run.engine.EngineConfig", **dataclasses.asdict(EngineConfig("eager"))}
+    if "profile" not in saved:
+        saved.profile = False
+    return is_older
 
 
 def _choose_checkpoint(folder: RunFolder, choice: int | str) -> Checkpoint | None:
