@@ -9,18 +9,19 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from envs.errors import EnvError
 from worldmodel.types import EnvSpec
 
-
-class EnvError(ValueError):
-    """An environment broke the contract; the message names it, the field, what was got and what was expected.
-
-    `advice`: what its author can do about it, where the message does not say that already.
-    """
-
-    def __init__(self, message: str, advice: str = "") -> None:
-        super().__init__(message)
-        self.advice = advice
+__all__ = [
+    "EnvConfig",
+    "EnvError",
+    "MultiAgentEnv",
+    "Observed",
+    "RestorableEnv",
+    "StepResult",
+    "check_observed",
+    "check_step",
+]
 
 
 class Observed(NamedTuple):

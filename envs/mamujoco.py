@@ -11,17 +11,14 @@ import dataclasses
 import functools
 import importlib
 import importlib.metadata
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from envs.base import EnvError
 from envs.mamujoco_env import MamujocoEnv
+from envs.offscreen import choose_gl
 from envs.pettingzoo import ObsMode, check_obs_settings
 from worldmodel.config import Config, ConfigError
 
@@ -156,9 +153,7 @@ def render_offscreen(env: MultiAgentMujocoEnv) -> np.ndarray:
     Raises:
         EnvError: when the machine offers no way to draw.
     """
-    has_screen = sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    if "MUJOCO_GL" not in os.environ and not has_screen:
-        os.environ["MUJOCO_GL"] = _working_gl()
+    choose_gl()
     _follow_body(env)
     return env.render()
 
@@ -170,22 +165,6 @@ def _follow_body(env: MultiAgentMujocoEnv) -> None:
     camera = mujoco.mj_name2id(single.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
     if camera >= 0:
         single.mujoco_renderer.camera_id = camera
-
-
-def _working_gl() -> str:
-    reasons = []
-    for name in ("egl", "osmesa"):
-        # Each in a process of its own: what fails to load first would bind PyOpenGL, and shut out the other here.
-        probe = f"import mujoco.{name} as gl; gl.GLContext(8, 8).free()"
-        done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return name
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        reasons.append(f"{name}: {lines[-1]}")
-    raise EnvError(
-        f"cannot draw without a screen ({'; '.join(reasons)}); install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa "
-        "(libosmesa6), or set MUJOCO_GL"
-    )
 
 
 def _factorization(config: MamujocoConfig) -> dict[str, Any] | None:

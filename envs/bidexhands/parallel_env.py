@@ -1,0 +1,112 @@
+"""The tasks as PettingZoo parallel environments: two agents, one a hand.
+
+from envs.bidexhands import parallel_env
+env = parallel_env("door-open-outward")
+observations, infos = env.reset(seed=0)
+actions = {agent: env.action_space(agent).sample() for agent in env.agents}
+observations, rewards, terminations, truncations, infos = env.step(actions)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+from pettingzoo import ParallelEnv
+
+from envs.bidexhands.batch import BiDexHandsBatch, PhysicsName
+from envs.bidexhands.observation import CLIP
+from envs.bidexhands.rendering import SceneRenderer
+from envs.bidexhands.scene import CONTROL_HZ, Physics
+from envs.bidexhands.task import Task
+
+AGENTS = ("right_hand", "left_hand")
+
+
+class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
+    """One episode at a time; arguments as `BiDexHandsBatch`, and the size of pictures in pixels.
+
+    Observations (float32, clipped to [-5, 5]) are an agent's own hand and the object, `state()` is everything, both in
+    the layout of Bi-DexHands. Both agents get the same reward and end together: terminated when the task failed,
+    truncated when the time ran out. `infos[agent]` holds `success` (reached so far in this episode) and the terms of
+    the reward.
+    """
+
+    def __init__(
+        self,
+        task: str | Task,
+        *,
+        physics: PhysicsName | Physics = "fine",
+        contact_channels: bool = True,
+        width: int = 640,
+        height: int = 480,
+    ) -> None:
+        self.batch = BiDexHandsBatch(task, physics=physics, contact_channels=contact_channels)
+        self.render_mode = "rgb_array"
+        self.metadata = {
+            "name": f"bidexhands-mujoco/{self.batch.task.name}",
+            "render_modes": ["rgb_array"],
+            "render_fps": CONTROL_HZ,
+            "is_parallelizable": True,
+        }
+        self.possible_agents = list(AGENTS)
+        self.agents: list[str] = []
+        observer = self.batch.observer
+        self.state_space = Box(-CLIP, CLIP, (observer.state_size,), np.float32)
+        self._observation_space = {a: Box(-CLIP, CLIP, (observer.obs_size,), np.float32) for a in AGENTS}
+        self._action_space = {a: Box(-1.0, 1.0, (observer.action_size,), np.float32) for a in AGENTS}
+        self._renderer = SceneRenderer(width, height)
+        self._state = np.zeros(observer.state_size, np.float32)
+        self._seeds = np.random.default_rng()
+
+    def observation_space(self, agent: str) -> Box:
+        """Of one agent."""
+        return self._observation_space[agent]
+
+    def action_space(self, agent: str) -> Box:
+        """Of one agent: base force (3) and torque (3) where the hands float, then 20 motors, all in [-1, 1]."""
+        return self._action_space[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+        """Begin an episode; without a `seed` it gets one drawn from the last seed. `options` are ignored."""
+        if seed is not None:
+            self._seeds = np.random.default_rng(seed)
+        episode = int(self._seeds.integers(2**31)) if seed is None else seed
+        observed = self.batch.reset([0], [episode])
+        self.agents = list(AGENTS)
+        self._state = observed.state[0]
+        return dict(zip(AGENTS, observed.obs[0], strict=True)), {agent: {"success": False} for agent in AGENTS}
+
+    def step(
+        self, actions: dict[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        """One control step of 1/60 s; actions are clipped to [-1, 1]."""
+        result = self.batch.step([0], np.stack([actions[agent] for agent in AGENTS])[None])
+        self._state = result.state[0]
+        terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
+        if terminated or truncated:
+            self.agents = []
+        info = {"success": bool(result.success[0])} | {name: float(term[0]) for name, term in result.terms.items()}
+        return (
+            dict(zip(AGENTS, result.obs[0], strict=True)),
+            dict.fromkeys(AGENTS, float(result.reward[0])),
+            dict.fromkeys(AGENTS, terminated),
+            dict.fromkeys(AGENTS, truncated),
+            {agent: dict(info) for agent in AGENTS},
+        )
+
+    def state(self) -> np.ndarray:
+        """The global state float32 [S]: right hand, left hand, object."""
+        return self._state.copy()
+
+    def render(self) -> np.ndarray:
+        """The view of the task's camera, uint8 [height, width, 3]; needs no screen."""
+        return self._renderer.draw(self.batch.simulation.model, self.batch.simulation.world(0))
+
+    def close(self) -> None:
+        """Free the picture's buffers."""
+        self._renderer.close()
+        self.batch.close()
