@@ -16,6 +16,7 @@ from torch import Tensor
 from envs.base import EnvConfig, MultiAgentEnv
 from envs.carry import carry_tensors, fill_carry
 from envs.stream import EpisodeSummary, Stream
+from envs.vector import Row, build_vector
 from worldmodel.protocol import Agent
 from worldmodel.shapes import check_shape
 from worldmodel.types import EnvSpec, Trajectory
@@ -39,9 +40,9 @@ class Collector:
                 raise ValueError(f"{name} = {number}: expected at least {least}")
         self._make_env = make_env
         self._seed = seed
-        build = make_env.build if isinstance(make_env, EnvConfig) else make_env
+        self._vector = build_vector(make_env, num_envs)
         self._first_stream = first_stream
-        self._streams = [Stream(build(), seed, first_stream + row) for row in range(num_envs)]
+        self._streams = [Stream(Row(self._vector, row), seed, first_stream + row) for row in range(num_envs)]
         self._action_mask = self.spec.action_mask()
         self._carry: Any = None
         self._carry_owner: str | None = None
@@ -52,7 +53,7 @@ class Collector:
     @property
     def spec(self) -> EnvSpec:
         """What the environments promise."""
-        return self._streams[0].env.spec
+        return self._vector.spec
 
     @property
     def num_envs(self) -> int:
@@ -94,9 +95,10 @@ class Collector:
         while any(remaining):
             active = [row for row, left in enumerate(remaining) if left]
             action = self._act(agent, [self._streams[row] for row in active])
-            for row in active:
+            results = self._vector.step(active, action[active])
+            for row, result in zip(active, results, strict=True):
                 stream = self._streams[row]
-                summary = stream.step(action[row])
+                summary = stream.record(action[row], result)
                 if num_steps is not None or summary is not None:
                     remaining[row] -= 1
                 if summary is not None:
@@ -146,8 +148,7 @@ class Collector:
 
     def close(self) -> None:
         """Close every environment."""
-        for stream in self._streams:
-            stream.env.close()
+        self._vector.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.base import EnvError, MultiAgentEnv, Observed, check_observed, check_step
+from envs.base import EnvError, MultiAgentEnv, Observed, StepResult, check_observed, check_step
 from worldmodel.types import Trajectory
 
 
@@ -82,8 +82,16 @@ class Stream:
 
     def step(self, action: np.ndarray) -> EpisodeSummary | None:
         """Take one env step with `action` [N,A]; the summary of the episode if this ended it."""
+        return self.record(action, self.env.step(action))
+
+    def record(self, action: np.ndarray, result: StepResult) -> EpisodeSummary | None:
+        """Note what the environment gave for `action` [N,A]; the summary of the episode if this ended it.
+
+        Raises:
+            EnvError: when `result` breaks the contract.
+        """
         where = f"after step {len(self._actions) + 1} of the episode with seed {self.seed}"
-        result = check_step(self.env.spec, self.env.step(action), where)
+        check_step(self.env.spec, result, where)
         self.observed = Observed(result.obs, result.state)
         self._actions.append(action)
         self._return += float(result.reward)

@@ -102,6 +102,10 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         """The global state float32 [S]: right hand, left hand, object."""
         return self._state.copy()
 
+    def resume(self, agents: list[str], state: np.ndarray) -> None:
+        """Stand where `agents` are alive and `state()` is `state`, after the batch was restored."""
+        self.agents, self._state = agents, state
+
     def render(self) -> np.ndarray:
         """The view of the task's camera, uint8 [height, width, 3]; needs no screen."""
         return self._renderer.draw(self.batch.simulation.model, self.batch.simulation.world(0))
