@@ -7,10 +7,13 @@
 asked for is left out. Times are medians.
 
 A stage: `{"ms", "cpu_ms", "unit", "count", "per_s", "per_core_s", "flops", "bytes", "share_of_matrix_rate",
-"share_of_bandwidth", "peak_memory_mb"}` for one call, which does `count` of `unit`; where a twin was timed beside it
-also `"eager": {"ms", "cpu_ms"}` and `speedup`, the median over rounds of eager / own. `flops` counts products,
-convolutions and attention; `bytes` what every operation reads and writes, caches not considered, so that `share_of_
-bandwidth` may exceed 1 where they serve. Shares, and speedups, are of CPU time on a CPU and of wall time on a GPU.
+"share_of_bandwidth", "peak_memory_mb"}` for one call, which does `count` of `unit`; a part's update has its share of
+the batches that are gathered at once. Where a twin was timed beside it also `{"twin": TWIN, TWIN: {"ms", "cpu_ms"},
+"speedup", "speedup_wall", "speedup_cpu"}`, medians over rounds of twin / own: `imagine` has the twin `eager`, `fit`
+`in_turn` or `in_lanes`, whichever the engine does not do, and `collect` by workers `in_process`. `flops` counts
+products, convolutions and attention; `bytes` what every operation reads and writes, caches not considered, so that
+`share_of_bandwidth` may exceed 1 where they serve. CPU time is that of all threads, and of workers. Shares, and
+`speedup` over `eager`, are of CPU time on a CPU and of wall time on a GPU; other twins are compared by wall time.
 `peak_memory_mb` is how far one call drives up the process's memory (a GPU's, where there is one).
 `collect.env_steps_per_s` is under random actions, `stages.collect` with the policy acting.
 """
@@ -32,7 +35,8 @@ from dima.run.assemble import Learner, build_learner
 from dima.run.bench_compare import compare, print_stages
 from dima.run.bench_growth import grow
 from dima.run.bench_machine import measure_machine
-from dima.run.bench_stages import Bench, Measured, measure_stage
+from dima.run.bench_measure import Measured, measure_stage
+from dima.run.bench_stages import Bench
 from dima.run.bench_timing import MemoryWatch
 from dima.run.console import announce, say
 from dima.run.folder import default_path
@@ -52,11 +56,11 @@ class BenchConfig(Config):
     """What is timed, beside the settings of training."""
 
     stages: tuple[str, ...]
-    """Which stages: collect, replay, parts (or a part by its name), imagine, policy, checkpoint."""
+    """Which stages: collect, replay, parts (or a part by its name), fit, pack, imagine, policy, checkpoint."""
     growth: tuple[Literal["agents", "state", "rollouts", "denoising_steps"], ...]
     """Against what the growth of the costs is measured."""
     compare_eager: bool
-    """Time what the engine does also without it, in turns."""
+    """Time also what could be done in another way (without the engine, without workers), in turns."""
     repeats: int
     """How often each is timed, after one run that is not."""
     bench_steps: int

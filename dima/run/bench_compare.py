@@ -48,7 +48,7 @@ _COLUMNS = {
     "share_of_matrix_rate": "of matrix rate",
     "share_of_bandwidth": "of bandwidth",
     "peak_memory_mb": "memory MB",
-    "speedup": "over eager",
+    "speedup": "over its twin",
 }
 
 
@@ -152,7 +152,7 @@ def print_stages(result: Mapping[str, Any]) -> None:
         table.add_column(heading, justify="right")
     table.add_column("unit")
     for name, stage in stages.items():
-        table.add_row(name, *(_cell(key, stage.get(key)) for key in columns), stage["unit"])
+        table.add_row(name, *(_cell(key, stage) for key in columns), stage["unit"])
     _console().print(table)
     machine, memory = result["machine"], result["peak_memory_mb"]
     rate = f"{machine['matrix_gflops']:,.0f} GFLOP/s (float32), {machine['memory_gb_per_s']:,.1f} GB/s"
@@ -165,12 +165,13 @@ def _clock(result: Mapping[str, Any]) -> str:
     return "core-second" if result["hardware"]["gpu"] is None else "second"
 
 
-def _cell(key: str, value: float | None) -> str:
+def _cell(key: str, stage: Mapping[str, Any]) -> str:
+    value: float | None = stage.get(key)
     if not value:
         return "-"
     if key.startswith("share"):
         return f"{value:.2%}"
-    return f"{value:.2f} x" if key == "speedup" else _number(value)
+    return f"{value:.2f} x {stage['twin'].replace('_', ' ')}" if key == "speedup" else _number(value)
 
 
 def _number(value: float) -> str:
@@ -178,4 +179,4 @@ def _number(value: float) -> str:
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 140)
+    return Console(width=None if sys.stdout.isatty() else 160)

@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 import torch
 
-from dima.run.bench_stages import EAGER, update_call
+from dima.run.bench_measure import EAGER
+from dima.run.bench_stages import update_call
 from dima.run.bench_timing import Call, Timing, median, time_twins
 from dima.run.engine import imagination_model
 from dima.run.optimize import PartOptimizer
+from dima.run.part_training import GATHERED_UPDATES
 from dima.run.runtime import Randomness
 from dima.run.settings import TrainSettings
 from imagination.rollout import imagine
@@ -149,13 +151,13 @@ def _with_denoising_steps(model: Any, num_steps: int) -> WorldModel[Any]:
 
 
 def _update(model: WorldModel[Any], optimizer: PartOptimizer, replay: Replay, generator: torch.Generator) -> Call:
-    update = update_call(optimizer, replay, generator)
+    update = update_call(optimizer, replay, generator, GATHERED_UPDATES)
 
-    def train() -> None:
+    def prepare() -> None:
         model.train(True)
-        update()
+        update.prepare()
 
-    return train
+    return dataclasses.replace(update, prepare=prepare)
 
 
 def _measure(

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from dima.run.bench_growth import IMAGINED
-from dima.run.bench_stages import EAGER
+from dima.run.bench_measure import EAGER
 from dima.run.prediction_figures.style import NOTE_COLOR, RC, SMALL, WIDTH, Look, model_looks, save
 
 _LABELS = {

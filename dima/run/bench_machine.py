@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from dima.run.bench_timing import Counts, Timing, time_call
+from dima.run.bench_timing import Timing, time_call
+from dima.run.bench_work import Counts
 
 _LONG_ENOUGH_S = 0.05
 _SMALLEST, _LARGEST = 256, 8192

@@ -1,4 +1,4 @@
-"""The stages of training as `dima bench` times them: what one call of each does, and how the calls are measured.
+"""The stages of training as `dima bench` times them: what one call of each does.
 
 A world model's parts are stages under the names that the model gives them.
 """
@@ -6,74 +6,37 @@ A world model's parts are stages under the names that the model gives them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dima.run.assemble import Learner
-from dima.run.bench_machine import Machine
-from dima.run.bench_timing import Call, Counts, MemoryWatch, Timing, count_work, median, speedup, time_twins
+from dima.run.assemble import Learner, _build_source
+from dima.run.bench_measure import EAGER, Stage, Twin
+from dima.run.bench_timing import Call, Prepared
 from dima.run.checkpoint import CheckpointStore
-from dima.run.engine import EngineConfig, Imagination
+from dima.run.engine import EngineConfig, Imagination, imagination_model
 from dima.run.messages import nearest
 from dima.run.optimize import PartOptimizer
+from dima.run.part_training import GATHERED_UPDATES, PartTraining, batches, lanes_of
 from dima.run.settings import TrainSettings
+from dima.run.steps_source import StepsSource
 from envs.collector import Collector
 from imagination.agent import PolicyAgent
 from worldmodel.config import ConfigError
 from worldmodel.protocol import TrainablePart
 from worldmodel.replay import Replay
+from worldmodel.types import Segment, Trajectory
 
 ALL_PARTS = "parts"
 """On the command line: every part of the world model."""
 
-EAGER = "eager"
+IN_TURN, IN_LANES = "in_turn", "in_lanes"
+"""How `fit` and its twin train the parts."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """What is timed: a call, and the twin that does the same without the engine, where there is one."""
-
-    name: str
-    call: Call
-    count: int
-    """How many of `unit` one call does."""
-    unit: str
-    eager: Call | None = None
-    before: Callable[[], object] | None = None
-    """What has to be done once before the first call."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """What came out for one stage."""
-
-    stage: Stage
-    timing: Timing
-    counts: Counts
-    rise_mb: float
-    eager: Timing | None
-    speedup: float | None
-
-    def as_json(self, machine: Machine, device: torch.device, *, is_bfloat16: bool) -> dict[str, Any]:
-        """As bench.json has it under `stages`."""
-        stage = self.stage
-        record = {
-            **_clocks(self.timing),
-            "unit": stage.unit,
-            "count": stage.count,
-            "per_s": _rate(stage.count, self.timing.wall_s),
-            "per_core_s": _rate(stage.count, self.timing.cpu_s),
-            "flops": self.counts.flops,
-            "bytes": self.counts.bytes,
-            **machine.shares(self.counts, self.timing, device, is_bfloat16=is_bfloat16),
-            "peak_memory_mb": round(self.rise_mb, 1),
-        }
-        if self.eager is None or self.speedup is None:
-            return record
-        return {**record, EAGER: _clocks(self.eager), "speedup": round(self.speedup, 3)}
+IN_PROCESS = "in_process"
+"""The twin of collecting in worker processes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +51,7 @@ class Bench:
     scratch: Path
     """A folder for what the stages write, on the disk that bench.json goes to."""
     compare_eager: bool = False
-    """Imagine also without the engine, in turns."""
+    """Time also the twins that do the same in another way, in turns."""
 
     def stages(self, asked: Sequence[str]) -> list[Stage]:
         """The stages that `asked` names, in the order in which training goes through them.
@@ -97,29 +60,52 @@ class Bench:
             ConfigError: naming one that does not exist.
         """
         parts = dict(self.learner.model.parts())
-        makers: dict[str, Callable[[], Stage]] = {"collect": self._collect, "replay": self._replay}
+        makers: dict[str, Callable[[], Stage | None]] = {"collect": self._collect, "replay": self._replay}
         for name, part in parts.items():
             makers[name] = lambda name=name, part=part: self._part(name, part)
-        makers |= {"imagine": self._imagine, "policy": self._policy, "checkpoint": self._checkpoint}
+        makers |= {"fit": self._fit, "pack": self._pack, "imagine": self._imagine}
+        makers |= {"policy": self._policy, "checkpoint": self._checkpoint}
         for name in asked:
             if name != ALL_PARTS and name not in makers:
                 known = [*makers, ALL_PARTS]
                 raise ConfigError(f"stages: there is no {nearest(name, known)} (stages: {', '.join(known)})")
         wanted = {*asked, *(parts if ALL_PARTS in asked else ())}
-        return [make() for name, make in makers.items() if name in wanted]
+        made = [make() for name, make in makers.items() if name in wanted]
+        return [stage for stage in made if stage is not None]
 
     def _collect(self) -> Stage:
         """As training collects: the policy acts, and what comes of it goes into the statistics and the replay."""
-        learner, steps = self.learner, self.settings.trainer.collect_steps
+        learner, trainer = self.learner, self.settings.trainer
+        steps = trainer.num_envs * -(-trainer.collect_steps // trainer.num_envs)
         agent = PolicyAgent(learner.model, learner.mappo.policy, self._generator("collect"), deterministic=False)
 
         def collect() -> None:
             learner.model.train(False)
-            for trajectory in self.collector.collect(agent, num_steps=steps):
-                learner.model.update_statistics(trajectory)
-                self.replay.append(trajectory)
+            self._absorb(self.collector.collect(agent, num_steps=steps), self.replay)
 
-        return Stage("collect", collect, steps, "env steps")
+        if trainer.collect_workers == 0:
+            return Stage("collect", collect, steps, "env steps")
+        source = self._workers(steps)
+        streams = self.settings.replay.build(learner.spec, trainer.num_envs, learner.device)  # theirs, not the twin's
+        return Stage(
+            "collect",
+            lambda: self._absorb(source.collect("policy"), streams),
+            steps,
+            "env steps",
+            twin=Twin(IN_PROCESS, collect, by_wall=True) if self.compare_eager else None,
+            after=source.close,
+            counted=collect,
+        )
+
+    def _workers(self, steps: int) -> StepsSource:
+        """Training's own worker processes; exactly `steps` a round, so that every round does the same."""
+        trainer = dataclasses.replace(self.settings.trainer, collect_unit="steps", collect_steps=steps)
+        return _build_source(dataclasses.replace(self.settings, trainer=trainer), self.learner)
+
+    def _absorb(self, trajectories: Iterable[Trajectory], replay: Replay) -> None:
+        for trajectory in trajectories:
+            self.learner.model.update_statistics(trajectory)
+            replay.append(trajectory)
 
     def _replay(self) -> Stage:
         """A training batch for each part, and the contexts of one imagination."""
@@ -135,8 +121,46 @@ class Bench:
 
     def _part(self, name: str, part: TrainablePart) -> Stage:
         model, generator = self.learner.model, self._generator("world_model")
-        update = update_call(PartOptimizer(name, part), self.replay, generator)
+        gathered = min(GATHERED_UPDATES, max(1, self._updates(name)))
+        update = update_call(PartOptimizer(name, part), self.replay, generator, gathered)
         return Stage(name, update, 1, "updates", before=lambda: model.train(True))
+
+    def _updates(self, part: str) -> int:
+        """Of `part` in a round that is not the first."""
+        return self.settings.trainer.num_updates(part, 2)
+
+    def _fit(self) -> Stage:
+        """A round's updates of every part, one part after the other or, as a twin, in the lanes of `parallel_parts`."""
+        model = self.learner.model
+        parts = model.parts()
+        optimizers = {name: PartOptimizer(name, part) for name, part in parts.items()}
+        generators = {name: self._generator(f"world_model/{name}") for name in parts}
+        updates = {name: self._updates(name) for name in parts}
+
+        def round_of(*, parallel: bool) -> Call:
+            training = PartTraining(optimizers, self.replay, generators, parallel=parallel)
+            return lambda: training.run(updates)
+
+        in_turn, in_lanes = round_of(parallel=False), round_of(parallel=True)
+        has_lanes = len(lanes_of(parts, parallel=True)) > 1
+        is_parallel = has_lanes and self.settings.engine.parallel_parts
+        other = Twin(IN_TURN, in_turn, by_wall=True) if is_parallel else Twin(IN_LANES, in_lanes, by_wall=True)
+        return Stage(
+            "fit",
+            in_lanes if is_parallel else in_turn,
+            sum(updates.values()),
+            "updates",
+            twin=other if has_lanes and self.compare_eager else None,
+            before=lambda: model.train(True),
+            counted=in_turn,
+        )
+
+    def _pack(self) -> Stage | None:
+        """Making the copies that the engine imagines in; None where it has none, or makes them once for all rounds."""
+        model, engine = self.learner.model, self.settings.engine
+        if engine.capture == "graph" or not engine.changes(model):
+            return None
+        return Stage("pack", lambda: imagination_model(model, engine), 1, "rounds")
 
     def _imagine(self) -> Stage:
         behaviour = self.settings.policy
@@ -149,7 +173,7 @@ class Bench:
             lambda: self._imagine_in(own),
             behaviour.num_rollouts * behaviour.horizon,
             "imagined env steps",
-            eager=(lambda: self._imagine_in(eager)) if compares else None,
+            twin=Twin(EAGER, lambda: self._imagine_in(eager)) if compares else None,
             before=own.refresh,  # whatever the parts' stages learned
         )
 
@@ -190,35 +214,16 @@ class Bench:
         return self.learner.randomness.generator(name)
 
 
-def measure_stage(stage: Stage, repeats: int, device: torch.device, memory: MemoryWatch) -> Measured:
-    """Time `stage`, beside its twin where it has one; then run it once to count its work and once to see its memory."""
-    if stage.before is not None:
-        stage.before()
-    calls = {stage.name: stage.call} | ({EAGER: stage.eager} if stage.eager is not None else {})
-    times = time_twins(calls, repeats, device)
-    own, twin = times[stage.name], times.get(EAGER)
-    counts = count_work(stage.call)
-    if counts.flops == 0 and stage.eager is not None:  # a compiled call hides its products; its twin does not
-        counts = count_work(stage.eager)
-    rise_mb = memory.rise_mb(stage.call)
-    if twin is None:
-        return Measured(stage, median(own), counts, rise_mb, None, None)
-    return Measured(stage, median(own), counts, rise_mb, median(twin), speedup(twin, own, device))
-
-
 def draw_batch(replay: Replay, part: TrainablePart, generator: torch.Generator) -> Any:
     """A training batch for `part`."""
     return replay.sample(part.optim.batch_size, part.segment_length, burn_in=part.burn_in, generator=generator)
 
 
-def update_call(optimizer: PartOptimizer, replay: Replay, generator: torch.Generator) -> Call:
-    """One update of a part: draw a batch, forward, backward, step."""
-    return lambda: optimizer.update(draw_batch(replay, optimizer.part, generator), generator)
+def update_call(optimizer: PartOptimizer, replay: Replay, generator: torch.Generator, gathered: int = 1) -> Prepared:
+    """One update of a part: forward, backward, step, on one of `gathered` batches that are drawn at once."""
+    batch: list[Segment] = []
 
+    def draw() -> None:
+        batch[:] = [next(batches(replay, optimizer.part, gathered, generator))]
 
-def _clocks(timing: Timing) -> dict[str, float]:
-    return {"ms": round(1e3 * timing.wall_s, 3), "cpu_ms": round(1e3 * timing.cpu_s, 3)}
-
-
-def _rate(count: int, seconds: float) -> float:
-    return round(count / max(seconds, 1e-9), 1)
+    return Prepared(draw, lambda: optimizer.update(batch[0], generator), gathered)

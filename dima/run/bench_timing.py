@@ -1,4 +1,4 @@
-"""How a call is measured for `dima bench`: its time beside its twins', its arithmetic and traffic, its memory.
+"""How a call is measured for `dima bench`: its time beside its twins', and its memory; `bench_work` counts its work.
 
 Knows nothing of what the calls do.
 """
@@ -9,18 +9,15 @@ import contextlib
 import ctypes
 import dataclasses
 import gc
+import multiprocessing
 import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 Call = Callable[[], object]
 KeyT = TypeVar("KeyT")
@@ -30,7 +27,7 @@ KeyT = TypeVar("KeyT")
 class Timing:
     """One call, or the median of several: wall-clock seconds, and seconds of CPU time over all threads of the process.
 
-    Worker processes' CPU time is not in it.
+    Living worker processes that `multiprocessing` started count as threads, where the system is Linux.
     """
 
     wall_s: float
@@ -42,22 +39,39 @@ class Timing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Counts:
-    """What one call computes and moves."""
+class Prepared:
+    """A call that needs a preparation, which serves `serves` calls: each is timed with its share of it."""
 
-    flops: int
-    """Floating-point operations of matrix products, convolutions and attention, a multiply-add counting as two."""
-    bytes: int
-    """What goes into and out of its operations, each tensor once an operation; views are free."""
+    prepare: Call
+    call: Call
+    serves: int
+
+    def __call__(self) -> None:
+        """Do both."""
+        self.prepare()
+        self.call()
 
 
 def time_call(call: Call, device: torch.device) -> Timing:
     """Run `call` once, to the end of its work on the device."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    if isinstance(call, Prepared):
+        before, own = time_call(call.prepare, device), time_call(call.call, device)
+        return Timing(own.wall_s + before.wall_s / call.serves, own.cpu_s + before.cpu_s / call.serves)
+    wall, cpu = time.perf_counter(), _cpu_s()
     call()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return Timing(time.perf_counter() - wall, time.process_time() - cpu)
+    return Timing(time.perf_counter() - wall, max(0.0, _cpu_s() - cpu))
+
+
+def _cpu_s() -> float:
+    """CPU time so far of this process and its living workers, in seconds."""
+    workers = 0.0
+    for worker in multiprocessing.active_children():
+        # clock_getcpuclockid(3), which Python lacks; a worker may end at any time, and other systems count otherwise.
+        with contextlib.suppress(OSError):
+            workers += time.clock_gettime(~(worker.pid or 0) << 3 | 2)
+    return time.process_time() + workers
 
 
 def time_twins(calls: Mapping[KeyT, Call], repeats: int, device: torch.device) -> dict[KeyT, list[Timing]]:
@@ -79,92 +93,10 @@ def median(timings: Sequence[Timing]) -> Timing:
     return Timing(statistics.median(t.wall_s for t in timings), statistics.median(t.cpu_s for t in timings))
 
 
-def speedup(slow: Sequence[Timing], fast: Sequence[Timing], device: torch.device) -> float:
+def speedup(slow: Sequence[Timing], fast: Sequence[Timing], clock: Literal["wall", "cpu"]) -> float:
     """The median over rounds of how many times longer `slow` took than `fast` in the same round."""
-    pairs = zip(slow, fast, strict=True)
-    return statistics.median(a.cost_s(device) / max(b.cost_s(device), 1e-9) for a, b in pairs)
-
-
-def count_work(call: Call) -> Counts:
-    """Run `call` once more, slowly, and count what its operations do."""
-    flops = FlopCounterMode(display=False, custom_mapping=_NOT_IN_TORCH)
-    flops.mod_tracker = _NoModules()  # type: ignore[assignment]
-    traffic = _Traffic()
-    with traffic, flops:
-        call()
-    return Counts(int(flops.get_total_flops()), traffic.bytes)
-
-
-class _NoModules:
-    """In the place of torch's module tracker, which asks views of parameters for a gradient that they do not have."""
-
-    parents = frozenset({"Global"})
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def _product_flops(total: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
-    return 2 * a[0] * a[1] * b[1]
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return sdpa_backward_flop_count(grad, query, key, value)
-
-
-# torch's table has the attention kernels of GPUs only, and no product that adds in place (seen in 2.13).
-_NOT_IN_TORCH: dict[Any, Any] = {
-    torch.ops.aten.addmm_: _product_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
-}
-
-
-_LOOK_UPS = {"index", "index_select", "gather", "embedding"}
-_ENTRIES = {"index_put", "index_put_", "_index_put_impl_"}
-_FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view"}
-
-
-class _Traffic(TorchDispatchMode):
-    """Adds up the bytes of the tensors that operations read and write, as if each went to memory and back.
-
-    Operations that a compiler has fused show what they still read and write; caches are not considered.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = str(func).split(".")[1] if "." in str(func) else str(func)
-        if name in _LOOK_UPS:  # reads of its source only what it returns
-            self.bytes += 2 * _num_bytes(out) + _num_bytes(args[1:])
-        elif name in _ENTRIES:  # writes of its target only what it is given
-            self.bytes += 2 * _num_bytes(args[2:]) + _num_bytes(args[1])
-        elif not getattr(func, "is_view", False) and name not in _FREE:
-            self.bytes += _num_bytes((args, kwargs)) + _written(func, args, out)
-        return out
-
-
-def _written(func: Any, args: Any, out: Any) -> int:
-    """Bytes of what an operation writes: the arguments it changes, or else its results."""
-    schema = getattr(func, "_schema", None)
-    changed = [] if schema is None else [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
-    if any(changed):
-        return sum(_num_bytes(value) for value, is_changed in zip(args, changed, strict=False) if is_changed)
-    return _num_bytes(out)
-
-
-def _num_bytes(tree: Any) -> int:
-    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-    # An expanded tensor is no larger than what lies behind it.
-    return sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors)
+    pairs = [(getattr(a, f"{clock}_s"), getattr(b, f"{clock}_s")) for a, b in zip(slow, fast, strict=True)]
+    return statistics.median(a / max(b, 1e-9) for a, b in pairs)
 
 
 class MemoryWatch:

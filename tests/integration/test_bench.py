@@ -22,6 +22,7 @@ STAGE_KEYS = {
     *("share_of_matrix_rate", "share_of_bandwidth", "peak_memory_mb"),
 }
 TOY_DIMA = ("env=toy/linear", "preset=smoke", "device=cpu", "num_threads=1")
+STAGES = "collect,replay,parts,fit,pack,imagine,policy,checkpoint"
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(folder: Path) -> Outcome:
-    return dima("bench", *TOY_DIMA, "repeats=2", "bench_steps=100", "out=whole", cwd=folder)
+    return dima("bench", *TOY_DIMA, f"stages=[{STAGES}]", "repeats=2", "bench_steps=100", "out=whole", cwd=folder)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -44,12 +45,12 @@ def test_every_stage_has_its_figures(measured: Outcome, folder: Path) -> None:
     figures = read(folder / "whole/bench.json")
     stages = figures["stages"]
     parts = ["decoder", "denoiser", "reward_termination"]
-    assert list(stages) == ["collect", "replay", *parts, "imagine", "policy", "checkpoint"]
+    assert list(stages) == ["collect", "replay", *parts, "fit", "pack", "imagine", "policy", "checkpoint"]
     for stage in stages.values():
         assert set(stage) >= STAGE_KEYS
         assert min(stage["ms"], stage["cpu_ms"], stage["per_s"], stage["per_core_s"], stage["bytes"]) > 0
         assert stage["peak_memory_mb"] >= 0
-    for name in (*parts, "imagine", "policy"):
+    for name in (*parts, "fit", "imagine", "policy"):
         assert 0 < stages[name]["share_of_matrix_rate"] <= 1.5
         assert 0 < stages[name]["share_of_bandwidth"] <= 1.5
     assert min(figures["machine"][name] for name in ("matrix_gflops", "memory_gb_per_s", "threads")) > 0
@@ -64,8 +65,26 @@ def test_older_keys_agree_with_the_stages(measured: Outcome, folder: Path) -> No
 
 
 def test_the_table_names_stages_and_the_machine(measured: Outcome) -> None:
-    for word in ("reward_termination", "a core-second", "of matrix rate", "GFLOP/s", "GB/s"):
+    for word in ("reward_termination", "a core-second", "of matrix rate", "x eager", "x in lanes", "GFLOP/s", "GB/s"):
         assert word in measured.stdout
+
+
+def test_fitting_is_compared_by_both_clocks(measured: Outcome, folder: Path) -> None:
+    fit = read(folder / "whole/bench.json")["stages"]["fit"]
+    assert fit["count"] == 3 * 2, "two updates a round of three parts"
+    assert fit["twin"] == "in_lanes"
+    assert min(fit["in_lanes"]["ms"], fit["in_lanes"]["cpu_ms"], fit["speedup_wall"], fit["speedup_cpu"]) > 0
+    assert fit["speedup"] == fit["speedup_wall"]
+
+
+def test_collecting_by_workers_beside_collecting_here(folder: Path) -> None:
+    words = ("stages=[collect]", "trainer.collect_workers=1", "repeats=1", "bench_steps=50", "out=workers.json")
+    outcome = dima("bench", *SMALL, *words, cwd=folder)
+    assert outcome.code == 0, outcome.stderr
+    collect = read(folder / "workers.json")["stages"]["collect"]
+    assert collect["count"] == 15
+    assert collect["twin"] == "in_process"
+    assert collect["in_process"]["ms"] > 0
 
 
 def test_one_part_by_its_name(folder: Path) -> None:
@@ -78,7 +97,7 @@ def test_a_stage_that_is_not_there_is_refused(folder: Path) -> None:
     outcome = dima("bench", *SMALL, "stages=[imagin]", "out=none", cwd=folder)
     assert outcome.code == 2
     assert "stages: there is no 'imagin'; did you mean 'imagine'?" in outcome.stderr
-    assert "dynamics, decoder, imagine, policy, checkpoint, parts" in outcome.stderr
+    assert "dynamics, decoder, fit, pack, imagine, policy, checkpoint, parts" in outcome.stderr
 
 
 def test_compare_as_a_command(measured: Outcome, folder: Path) -> None:

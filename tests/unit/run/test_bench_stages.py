@@ -1,49 +1,110 @@
-"""Twins: a stage beside itself without the engine."""
+"""The stages that `dima bench` makes of a run's settings: what each call does, and what it is compared with."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from hydra import compose, initialize_config_module
 
-from dima.run.bench_machine import Machine
-from dima.run.bench_stages import Stage, measure_stage
-from dima.run.bench_timing import MemoryWatch
+from dima.run.assemble import Learner, build_learner
+from dima.run.bench_measure import Stage
+from dima.run.bench_stages import Bench, update_call
+from dima.run.bench_timing import Prepared
+from dima.run.optimize import PartOptimizer
+from dima.run.part_training import GATHERED_UPDATES
+from dima.run.settings import TrainSettings, read_settings
+from envs.collector import Collector
+from tests.support.random_data import random_trajectory
+from worldmodel.replay import Replay, ReplayConfig
 
-CPU = torch.device("cpu")
-MACHINE = Machine(matrix_gflops=50.0, memory_gb_per_s=10.0, threads=1)
-
-
-def busy(seconds: float) -> None:
-    end = time.process_time() + seconds
-    while time.process_time() < end:
-        pass
-
-
-def test_a_stage_is_timed_beside_its_twin() -> None:
-    order: list[str] = []
-
-    def call(name: str, seconds: float) -> None:
-        order.append(name)
-        busy(seconds)
-
-    stage = Stage("imagine", lambda: call("own", 0.01), 30, "steps", eager=lambda: call("twin", 0.03))
-    record = measure_stage(stage, 3, CPU, MemoryWatch(CPU)).as_json(MACHINE, CPU, is_bfloat16=False)
-    assert order[:8] == ["own", "twin"] * 4
-    assert 2.0 < record["speedup"] < 4.0
-    assert record["eager"]["cpu_ms"] > record["cpu_ms"] > 9
-    assert 1000 < record["per_core_s"] <= 3000
+PARTS = ("decoder", "denoiser", "reward_termination")
 
 
-def test_a_stage_without_a_twin_says_nothing_of_one() -> None:
-    began: list[int] = []
-    stage = Stage("policy", lambda: torch.ones(4), 1, "updates", before=lambda: began.append(1))
-    record = measure_stage(stage, 1, CPU, MemoryWatch(CPU)).as_json(MACHINE, CPU, is_bfloat16=False)
-    assert began == [1]
-    assert not {"eager", "speedup"} & set(record)
+def settings(*overrides: str) -> TrainSettings:
+    with initialize_config_module("configs", version_base="1.3"):
+        words = ["env=toy/linear", "preset=smoke", "device=cpu", "num_threads=1", *overrides]
+        return read_settings(compose("train", words))
 
 
-def test_the_counted_work_of_a_call_that_hides_it_is_its_twin_s() -> None:
-    a = torch.ones(8, 8)
-    stage = Stage("imagine", lambda: None, 1, "steps", eager=lambda: a @ a)
-    assert measure_stage(stage, 1, CPU, MemoryWatch(CPU)).counts.flops == 2 * 8**3
+def filled(learner: Learner) -> Replay:
+    replay = ReplayConfig(capacity=1000, recency="uniform").build(learner.spec, 1, torch.device("cpu"))
+    replay.append(random_trajectory(learner.spec, 60, torch.Generator().manual_seed(1)))
+    return replay
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Any]:
+    """Makes one stage from its name and settings."""
+    collectors: list[Collector] = []
+
+    def make(name: str, *overrides: str, compare_eager: bool = True) -> list[Stage]:
+        chosen = settings(*overrides)
+        learner = build_learner(chosen)
+        collectors.append(Collector(chosen.env_config, chosen.trainer.num_envs, 0))
+        bench = Bench(chosen, learner, filled(learner), collectors[-1], tmp_path, compare_eager)
+        return bench.stages([name])
+
+    yield make
+    for collector in collectors:
+        collector.close()
+
+
+def test_an_update_has_its_share_of_the_batches_that_training_gathers_at_once(made: Any) -> None:
+    for updates, gathered in ((200, GATHERED_UPDATES), (5, 5), (0, 1)):
+        for stage in made("parts", f"trainer.updates={updates}"):
+            assert isinstance(stage.call, Prepared)
+            assert stage.call.serves == gathered
+
+
+def test_one_update_learns_from_one_batch_of_those_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = build_learner(settings())
+    replay, part = filled(learner), learner.model.parts()["denoiser"]
+    drawn: list[int] = []
+    sample = replay.sample
+    monkeypatch.setattr(replay, "sample", lambda size, *a, **kw: drawn.append(size) or sample(size, *a, **kw))
+    optimizer = PartOptimizer("denoiser", part)
+    update = update_call(optimizer, replay, torch.Generator(), gathered=6)
+    update()
+    update.call()
+    assert drawn == [6 * part.optim.batch_size]
+    assert optimizer.updates == 2
+
+
+@pytest.mark.parametrize(("parallel", "twin"), [("true", "in_turn"), ("false", "in_lanes")])
+def test_a_round_s_fitting_is_timed_as_the_engine_does_it_beside_the_other_way(
+    made: Any, parallel: str, twin: str
+) -> None:
+    (stage,) = made("fit", f"engine.parallel_parts={parallel}", "trainer.updates=3", "trainer.first_updates=50")
+    assert (stage.name, stage.count) == ("fit", 3 * len(PARTS))
+    assert stage.twin.name == twin
+    assert stage.twin.by_wall
+    stage.before()
+    learned = stage.call(), stage.twin.call()
+    for metrics in learned:
+        assert {name: len(rows) for name, rows in metrics.items()} == dict.fromkeys(PARTS, 3)
+
+
+def test_packing_is_a_stage_where_the_engine_packs(made: Any) -> None:
+    (stage,) = made("pack")
+    first, second = stage.call(), stage.call()
+    assert first is not second, "a copy every round"
+    assert made("pack", "engine.imagination=eager") == []
+
+
+def test_there_are_no_twins_where_none_are_asked_for(made: Any) -> None:
+    for name in ("fit", "imagine", "collect"):
+        (stage,) = made(name, compare_eager=False)
+        assert stage.twin is None
+
+
+def test_workers_collect_whole_rounds_of_steps_beside_collecting_here(made: Any) -> None:
+    words = ("trainer.num_envs=3", "trainer.collect_workers=2", "trainer.collect_unit=episodes")
+    (stage,) = made("collect", *words)
+    assert stage.count == 21, "20 steps do not divide among three environments"
+    assert stage.twin.name == "in_process"
+    (plain,) = made("collect")
+    assert plain.twin is None

@@ -1,69 +1,21 @@
-"""What `dima bench` counts and compares, against numbers that can be worked out by hand."""
+"""What `dima bench` times and compares, against numbers that can be worked out by hand."""
 
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import sys
 import time
+from multiprocessing.connection import Connection
 
 import pytest
 import torch
-from torch import nn
 
 from dima.run.bench_machine import Machine, measure_machine
-from dima.run.bench_timing import Counts, MemoryWatch, Timing, count_work, median, resident_kb, speedup, time_twins
+from dima.run.bench_timing import MemoryWatch, Prepared, Timing, median, resident_kb, speedup, time_call, time_twins
+from dima.run.bench_work import Counts, count_work
 
 CPU = torch.device("cpu")
-BATCH, WIDTHS = 5, (7, 11, 3)
-
-
-def mlp() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(*WIDTHS[:2]), nn.ReLU(), nn.Linear(*WIDTHS[1:]))
-
-
-def products(batch: int) -> list[int]:
-    """Floating-point operations of each layer's product."""
-    return [2 * batch * inside * outside for inside, outside in zip(WIDTHS, WIDTHS[1:], strict=False)]
-
-
-def test_flops_of_an_mlp_are_those_of_its_products() -> None:
-    model, x = mlp(), torch.randn(BATCH, WIDTHS[0])
-    with torch.no_grad():
-        assert count_work(lambda: model(x)).flops == sum(products(BATCH))
-
-
-def test_flops_of_learning_are_three_times_as_many_but_for_the_gradient_of_the_input() -> None:
-    model, x = mlp(), torch.randn(BATCH, WIDTHS[0])
-    first, second = products(BATCH)
-    assert count_work(lambda: model(x).sum().backward()).flops == 3 * (first + second) - first
-
-
-def test_attention_on_a_cpu_counts() -> None:
-    batch, heads, length, width = 2, 4, 9, 8
-    q, k, v = (torch.randn(batch, heads, length, width) for _ in range(3))
-    attend = nn.functional.scaled_dot_product_attention
-    one_way = 2 * 2 * batch * heads * length * length * width
-    assert count_work(lambda: attend(q, k, v)).flops == one_way
-    learned = q.clone().requires_grad_()
-    assert count_work(lambda: attend(learned, k, v).sum().backward()).flops > 2 * one_way
-
-
-def test_bytes_are_what_operations_read_and_write() -> None:
-    a, b = torch.ones(1000), torch.ones(1000)
-    assert count_work(lambda: torch.add(a, b)).bytes == 3 * 4000
-    assert count_work(lambda: a.view(10, 100).t()).bytes == 0
-    assert count_work(lambda: a.add_(b)).bytes == 3 * 4000, "it reads both and writes one"
-    assert count_work(lambda: torch.ones(1).expand(1000) + a).bytes < 2 * 4000 + 100, "expanding adds nothing"
-
-
-def test_looking_up_a_few_rows_does_not_count_the_whole_table() -> None:
-    table, rows = torch.zeros(10_000, 8), torch.tensor([3, 5])
-    assert count_work(lambda: table[rows]).bytes == 2 * (2 * 8 * 4) + 2 * 8
-    value = torch.ones(2, 8)
-
-    def write() -> None:
-        table[rows] = value
-
-    assert count_work(write).bytes == 2 * (2 * 8 * 4) + 2 * 8
 
 
 def test_twins_take_turns_and_the_first_round_does_not_count() -> None:
@@ -77,13 +29,47 @@ def test_medians_and_the_speedup_go_round_by_round() -> None:
     slow = [Timing(1.0, 4.0), Timing(9.0, 40.0), Timing(2.0, 6.0)]
     fast = [Timing(1.0, 2.0), Timing(1.0, 10.0), Timing(1.0, 2.0)]
     assert median(slow) == Timing(2.0, 6.0)
-    assert speedup(slow, fast, CPU) == 3.0
+    assert speedup(slow, fast, "cpu") == 3.0
+    assert speedup(slow, fast, "wall") == 2.0
 
 
 def test_sleeping_costs_time_but_no_core() -> None:
     (timing,) = time_twins({"sleep": lambda: time.sleep(0.05)}, 1, CPU)["sleep"]
     assert timing.wall_s >= 0.05
     assert timing.cpu_s < 0.03
+
+
+def test_a_preparation_is_shared_out_among_the_calls_that_it_serves() -> None:
+    timing = time_call(Prepared(lambda: time.sleep(0.4), lambda: time.sleep(0.02), serves=8), CPU)
+    assert 0.07 <= timing.wall_s < 0.2
+    order: list[str] = []
+    Prepared(lambda: order.append("prepare"), lambda: order.append("call"), serves=8)()
+    assert order == ["prepare", "call"], "who calls it pays for all"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the clocks of other processes")
+def test_what_workers_compute_counts() -> None:
+    ask, answer = multiprocessing.get_context("fork").Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=work_when_asked, args=(answer,), daemon=True)
+    worker.start()
+
+    def work() -> None:
+        ask.send(0.1)
+        ask.recv()
+
+    timing = time_call(work, CPU)
+    ask.close()
+    worker.terminate()
+    worker.join()
+    assert 0.09 < timing.cpu_s < 0.2
+
+
+def work_when_asked(connection: Connection) -> None:
+    end = time.process_time() + connection.recv()
+    while time.process_time() < end:
+        pass
+    connection.send(None)
+    time.sleep(60)
 
 
 def test_memory_rises_by_what_a_call_holds_at_most_and_the_peak_is_not_forgotten() -> None:
@@ -120,19 +106,3 @@ def test_shares_are_of_the_rate_of_the_precision_and_of_cpu_time() -> None:
     assert machine.shares(counts, timing, CPU, is_bfloat16=True)["share_of_matrix_rate"] == 0.125
     plain = dataclasses.replace(machine, matrix_gflops_bfloat16=None)
     assert plain.shares(counts, timing, CPU, is_bfloat16=True)["share_of_matrix_rate"] == 0.5
-
-
-def test_products_that_add_in_place_or_into_an_output_count_as_any_other() -> None:
-    total, a, b = torch.zeros(3, 5), torch.randn(3, 4), torch.randn(4, 5)
-
-    with torch.inference_mode():
-        assert count_work(lambda: total.addmm_(a, b)).flops == 2 * 3 * 4 * 5
-        assert count_work(lambda: torch.addmm(total, a, b, out=torch.empty(3, 5))).flops == 2 * 3 * 4 * 5
-        assert count_work(lambda: torch.nn.functional.linear(a, b.t())).flops == 2 * 3 * 4 * 5
-
-
-def test_a_view_of_a_parameter_inside_a_module_can_be_counted() -> None:
-    layer, parameter = torch.nn.Linear(4, 5), torch.nn.Parameter(torch.randn(1, 4))
-
-    with torch.inference_mode():
-        assert count_work(lambda: layer(parameter.expand(3, -1))).flops == 2 * 3 * 4 * 5
