@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from envs.bidexhands.batch import find_task
+from envs.bidexhands.scripted.bottle import LiftCap
 from envs.bidexhands.scripted.doors import PullDoors, PushDoors
 from envs.bidexhands.scripted.pen import PartPen
 from envs.bidexhands.scripted.policy import Script, ScriptedPolicy
@@ -17,6 +18,7 @@ from envs.errors import EnvError
 __all__ = ["SCRIPTS", "ScriptedPolicy", "scripted_policy"]
 
 SCRIPTS: dict[str, Callable[[Task], Script]] = {
+    "bottle-cap": LiftCap,
     "door-open-inward": PullDoors,
     "door-open-outward": PushDoors,
     "pen": PartPen,

@@ -39,6 +39,13 @@ def bent(knuckle: float, middle: float, **others: float) -> np.ndarray:
     return posture(**(angles | others))
 
 
+def pinch(knuckle: float, middle: float, **thumb: float) -> np.ndarray:
+    """Motors [20] with the four fingers bent alike and their tips close together, the thumb turned to face them."""
+    bends = {name: knuckle for name in MOTORS if name.endswith("J2") and not name.startswith("TH")}
+    bends |= {name: middle for name in MOTORS if name.endswith("J1") and name[:2] not in ("TH", "WR")}
+    return posture(FFJ3=0.349, MFJ3=0.349, RFJ3=-0.349, THJ4=0.58, **bends, **thumb)
+
+
 @dataclasses.dataclass(frozen=True)
 class Pose:
     """Where a hand is to be, against its start and in world axes."""

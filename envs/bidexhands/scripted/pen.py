@@ -6,7 +6,7 @@ import numpy as np
 
 from envs.bidexhands.readings import Readings
 from envs.bidexhands.scene import SIDES
-from envs.bidexhands.scripted.control import MOTORS, blend, controllers, joined, posture, progress
+from envs.bidexhands.scripted.control import blend, controllers, joined, pinch, progress
 from envs.bidexhands.task import Task
 
 
@@ -22,8 +22,8 @@ class PartPen:
 
     def __init__(self, task: Task) -> None:
         self._controllers = controllers(task)
-        self._open = _pinch(knuckle=1.0, middle=0.35, THJ3=1.1, THJ2=-0.1, THJ1=-0.1)
-        self._closed = _pinch(knuckle=1.3, middle=0.6, THJ3=1.222, THJ2=0.209, THJ1=0.524)
+        self._open = pinch(knuckle=1.0, middle=0.35, THJ3=1.1, THJ2=-0.1, THJ1=-0.1)
+        self._closed = pinch(knuckle=1.3, middle=0.6, THJ3=1.222, THJ2=0.209, THJ1=0.524)
         self._table = 0.612  # height of the pen's axis on it
 
     def __call__(self, readings: Readings, elapsed: np.ndarray) -> np.ndarray:
@@ -46,10 +46,3 @@ class PartPen:
         near = 0.8 * handle[:, 0] + 0.004 - palm[:, 0]
         apart = np.stack([near, 0 * near + outward * self.PULL, self._table + self.ABOVE - palm[:, 2]], axis=-1)
         return np.where((elapsed < self.CLOSED)[:, None], onto, apart)
-
-
-def _pinch(knuckle: float, middle: float, **thumb: float) -> np.ndarray:
-    """Motors [20] with the four fingers bent alike and their tips close together, the thumb turned to face them."""
-    bends = {name: knuckle for name in MOTORS if name.endswith("J2") and not name.startswith("TH")}
-    bends |= {name: middle for name in MOTORS if name.endswith("J1") and name[:2] not in ("TH", "WR")}
-    return posture(FFJ3=0.349, MFJ3=0.349, RFJ3=-0.349, THJ4=0.58, **bends, **thumb)
