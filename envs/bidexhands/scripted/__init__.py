@@ -12,6 +12,7 @@ from envs.bidexhands.scripted.bottle import LiftCap
 from envs.bidexhands.scripted.doors import PullDoors, PushDoors
 from envs.bidexhands.scripted.pen import PartPen
 from envs.bidexhands.scripted.policy import Script, ScriptedPolicy
+from envs.bidexhands.scripted.scissors import SpreadScissors
 from envs.bidexhands.task import Task
 from envs.errors import EnvError
 
@@ -22,6 +23,7 @@ SCRIPTS: dict[str, Callable[[Task], Script]] = {
     "door-open-inward": PullDoors,
     "door-open-outward": PushDoors,
     "pen": PartPen,
+    "scissors": SpreadScissors,
 }
 """What makes the script of a task, by the task's name."""
 
