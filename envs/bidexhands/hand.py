@@ -78,9 +78,9 @@ def hand_spec(contype: int, conaffinity: int, *, mujoco: Any = None) -> Any:
     spec = mujoco.MjSpec.from_string(_hand_xml())
     for body in spec.bodies[1:]:  # the first is the world
         body.gravcomp = 1.0
-    for geom in spec.geoms:
-        if geom.name.startswith("C_"):
-            geom.contype, geom.conaffinity = contype, conaffinity
+    for geom in spec.geoms:  # all others are drawn only, though two markers inside the thumb are no such in the file
+        is_touched = geom.name.startswith("C_")
+        geom.contype, geom.conaffinity = (contype, conaffinity) if is_touched else (0, 0)
     _add_reference_sites(spec)
     return spec
 
