@@ -194,7 +194,7 @@ class BiDexHandsBatch:
 
     def _controls(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Motor targets [R,40] and wrenches on the forearms [R,2,6]."""
-        targets = joint_targets(action[..., -20:]).reshape(len(action), -1)
+        targets = joint_targets(action[..., -20:]).reshape(len(action), 40)
         wrenches = np.zeros((len(action), NUM_AGENTS, 6))
         if self.task.drive is not None:
             strength = np.repeat([self.task.drive.force, self.task.drive.torque], 3)

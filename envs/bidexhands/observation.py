@@ -62,8 +62,8 @@ class Observer:
             (2.0 * readings.joint_position - UPPER - LOWER) / (UPPER - LOWER),
             VELOCITY_SCALE * readings.joint_velocity,
             self._force_scale * readings.joint_force,
-            readings.tip_motion.reshape(batch, 2, -1),
-            self._force_scale * readings.tip_wrench.reshape(batch, 2, -1),
+            readings.tip_motion.reshape(batch, 2, 65),
+            self._force_scale * readings.tip_wrench.reshape(batch, 2, 30),
         ]
         if self._task.drive is not None:
             parts.append(readings.palm_point if self._task.shows_palm else readings.base_position)

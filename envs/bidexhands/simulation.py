@@ -118,7 +118,7 @@ class Simulation:
 
     def sensors(self, rows: Sequence[int]) -> np.ndarray:
         """[R,n] everything that the sensors of the worlds `rows` show."""
-        return np.stack([self._worlds[row].sensordata for row in rows])
+        return np.array([self._worlds[row].sensordata for row in rows]).reshape(len(rows), self._model.nsensordata)
 
     def snapshot(self, row: int) -> Snapshot:
         """World `row` as it is now."""
