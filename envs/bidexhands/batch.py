@@ -131,6 +131,7 @@ class BiDexHandsBatch:
         rows = list(rows)
         action = self._checked(rows, action)
         targets, wrenches = self._controls(action)
+        self._is_open[rows] = False  # should a world blow up, no episode of this step can go on
         self.simulation.step(rows, targets, wrenches)
         self._action[rows] = action
         self._elapsed[rows] += 1

@@ -20,6 +20,7 @@ from envs.bidexhands.observation import CLIP
 from envs.bidexhands.rendering import SceneRenderer
 from envs.bidexhands.scene import CONTROL_HZ, Physics
 from envs.bidexhands.task import Task
+from envs.errors import EnvError
 
 AGENTS = ("right_hand", "left_hand")
 
@@ -83,7 +84,17 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
     def step(
         self, actions: dict[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
-        """One control step of 1/60 s; actions are clipped to [-1, 1]."""
+        """One control step of 1/60 s; actions are clipped to [-1, 1].
+
+        Raises:
+            EnvError: before `reset` and after an episode's end, without an action for each agent, or as
+                `BiDexHandsBatch.step`.
+        """
+        if not self.agents:
+            raise EnvError(f"{self.metadata['name']}: step() before reset(), or after the episode's end")
+        missing = [agent for agent in AGENTS if agent not in actions]
+        if missing:
+            raise EnvError(f"{self.metadata['name']}: no action for {', '.join(missing)}; expected one for each agent")
         result = self.batch.step([0], np.stack([actions[agent] for agent in AGENTS])[None])
         self._state = result.state[0]
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])

@@ -49,7 +49,8 @@ def to_euler(quaternion: np.ndarray) -> np.ndarray:
     about_x = np.arctan2(2 * (w * x + y * z), w * w - x * x - y * y + z * z)
     about_y = np.arcsin(np.clip(2 * (w * y - z * x), -1.0, 1.0))
     about_z = np.arctan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)
-    return np.stack([about_x, about_y, about_z], axis=-1) % TWO_PI
+    angles = np.stack([about_x, about_y, about_z], axis=-1) % TWO_PI
+    return np.where(angles == TWO_PI, 0.0, angles)  # what lies just below zero is rounded up to 2 pi
 
 
 def angle_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:

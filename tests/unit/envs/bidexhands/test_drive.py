@@ -1,4 +1,4 @@
-"""What an action does: wrenches on the forearms in world axes, targets of motors, the clip, and the speeds they give."""
+"""What an action does: wrenches on the forearms in world axes, targets of motors, the clip, and the speeds reached."""
 
 from __future__ import annotations
 

@@ -90,9 +90,8 @@ def test_rows_do_not_know_of_each_other(task: str, num_threads: int, num_steps: 
     for row, seed in enumerate(seeds):
         alone = played(batch_of(task), [0], [seed], actions[:, [row]])
         for one, own in zip(together, alone, strict=True):
-            of_row = BatchStep(
-                *(values[[row]] for values in one[:-1]), {name: term[[row]] for name, term in one.terms.items()}
-            )
+            terms = {name: term[[row]] for name, term in one.terms.items()}
+            of_row = BatchStep._make([*(values[[row]] for values in one[:-1]), terms])
             assert_same_step(of_row, own)
 
 
