@@ -18,6 +18,7 @@ __all__ = [
     "MultiAgentEnv",
     "Observed",
     "RestorableEnv",
+    "ScriptedEnv",
     "StepResult",
     "check_observed",
     "check_step",
@@ -86,6 +87,23 @@ class RestorableEnv(MultiAgentEnv, Protocol):
         """Go back to a `snapshot` that this environment gave, as often as wanted, also after the episode's end.
 
         What follows `restore` is, for the same actions, what followed `snapshot`, to the bit, chance included.
+        """
+        ...
+
+
+@runtime_checkable
+class ScriptedEnv(MultiAgentEnv, Protocol):
+    """An environment that knows a hand-written policy for its task.
+
+    Optional; `isinstance(env, ScriptedEnv)` asks for it.
+    """
+
+    def scripted_action(self, noise: float, rng: np.random.Generator) -> np.ndarray:
+        """The script's action [N,A] in [-1, 1] for this moment of the episode; it may see more than agents do.
+
+        Args:
+            noise: standard deviation of normal noise on every entry, before clipping; 0: none.
+            rng: where the noise is drawn from.
         """
         ...
 

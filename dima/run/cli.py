@@ -70,8 +70,8 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def respelt(command: str, argument: str) -> str:
-    """`dima collect policy=...` says who acts; to Hydra, `policy` is the group of settings of `dima train`."""
-    says_who = command == "collect" and argument.startswith("policy=")
+    """`policy=...` of `collect` and `play` says who acts; to Hydra, it is the group of settings of `dima train`."""
+    says_who = command in ("collect", "play") and argument.startswith("policy=")
     return argument.replace("policy=", "behaviour=", 1) if says_who else argument
 
 

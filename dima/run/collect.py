@@ -49,13 +49,14 @@ class CollectSettings(Config):
     env: Any
     """An `EnvConfig`."""
     behaviour: str
-    """Who acts, said as `policy=...`: `random`, `ou` (correlated noise), `run:DIR` (its newest policy) or `mixture`."""
+    """Who acts, said as `policy=...`: `random`, `ou` (correlated noise), `scripted` (the environment's own script),
+    `run:DIR` (its newest policy) or `mixture`."""
     run: str | None
-    """With `mixture`: the run whose checkpoints take part; null: random actions and noise only."""
+    """With `mixture`: the run whose checkpoints take part; null: none."""
     episodes: int
     """Whole episodes."""
     noise: NoiseConfig
-    """The noise of `ou`."""
+    """The noise of `ou` and `scripted`."""
     mixture: MixtureConfig
     """The shares of `mixture`."""
     seed: int
@@ -104,7 +105,7 @@ def collect(config: DictConfig) -> None:
     settings: CollectSettings = read_settings(config)
     behaviours = plan(settings.behaviour, settings.run, settings.mixture, settings.episodes)
     spec = spec_of(settings.env_config)
-    require_policies(behaviours, spec)
+    require_policies(behaviours, settings.env_config, spec)
     path = Path(settings.out) if settings.out else new_path(Path("datasets") / chosen_groups()["env"], _label(settings))
     folder = _create(path)
     header = {
@@ -151,7 +152,7 @@ def _resume(path: Path, num_workers: int | None) -> None:
         raise DatasetError(f"{path} was begun with another version of {spec.env_id}: {header['spec']['versions']}")
     # As planned when it was begun: a run that trains on in the meantime has other checkpoints.
     behaviours = [Behaviour(**behaviour) for behaviour in header["behaviours"]]
-    require_policies(behaviours, spec)
+    require_policies(behaviours, settings.env_config, spec)
     _finish(RunFolder(path), settings, spec, behaviours, header)
 
 

@@ -1,4 +1,4 @@
-"""`dima play`: a video of a real episode, acted by the policy of a saved run."""
+"""`dima play`: a video of a real episode, acted by the policy of a saved run or by the environment's own script."""
 
 from __future__ import annotations
 
@@ -8,28 +8,34 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from dima.run.behaviour import build_scripted
 from dima.run.console import StepCounter, announce, say
 from dima.run.evaluation import play_episodes
 from dima.run.hydra_app import run_app
 from dima.run.runtime import DeviceChoice, derive_seeds
-from dima.run.saved_run import SavedRun, open_run
+from dima.run.saved_run import open_run
 from dima.run.settings import read_settings
+from envs.base import EnvConfig, MultiAgentEnv
+from envs.scripted_agent import ScriptedAgent
 from imagination.agent import PolicyAgent
-from worldmodel.config import Config
+from worldmodel.config import Config, ConfigError
+from worldmodel.protocol import Agent
 
 
 @dataclasses.dataclass(frozen=True)
 class PlaySettings(Config):
     """Everything that `dima play` is told."""
 
-    run: str
-    """The run folder."""
+    behaviour: str
+    """Who acts, said as `policy=...`: `run` (that of `run=DIR`, in the run's environment) or `scripted`."""
+    run: str | None
+    """The run folder; null with `policy=scripted`."""
     checkpoint: int | str
     """`latest`, or the env steps of a checkpoint."""
     seed: int | None
-    """Of the episode; null: the first that training evaluated on."""
+    """Of the episode; null: the first that training evaluated on, 0 for a script."""
     deterministic: bool
     """The distribution's mean as the action, or a draw from it."""
     fps: int
@@ -39,12 +45,23 @@ class PlaySettings(Config):
     num_threads: int | None
     """CPU threads of torch; null: as in training."""
     out: str | None
-    """The folder that the video is written into; null: RUN/play."""
+    """The folder that the video is written into; null: RUN/play, or play/ENV for a script."""
+    env: Any = None
+    """With `policy=scripted`: an `EnvConfig`."""
 
     def validate(self) -> None:
-        """Refuse a still."""
-        self.require(self.fps >= 1, "fps", "at least 1")
-        self.require(self.seed is None or self.seed >= 0, "seed", "at least 0, or null")
+        """Refuse a still, and a script without an environment or beside a run."""
+        self.require(self.behaviour in ("run", "scripted"), "behaviour", "run or scripted, said as policy=...")
+        if self.behaviour == "run":
+            self.require(self.run is not None, "run", "a run's folder")
+            if self.env is not None:
+                raise ConfigError("env: a run is played in its own environment; with policy=scripted choose one")
+        elif self.run is not None:
+            raise ConfigError(
+                f"run = {self.run!r}: of no use with policy=scripted, which plays an environment's script"
+            )
+        elif not isinstance(self.env, EnvConfig):
+            raise ConfigError("env has no value; give one with policy=scripted: env=bidexhands-mujoco/pen")
 
 
 def main() -> None:
@@ -60,27 +77,57 @@ def play(config: DictConfig) -> None:
         EnvError: when the environment cannot be drawn on this machine; says what to install.
     """
     importlib.import_module("imageio_ffmpeg")  # before an episode is played for nothing
+    if config.behaviour == "scripted" and OmegaConf.is_missing(config, "run"):
+        config.run = None
     settings: PlaySettings = read_settings(config)
+    film = _script(settings) if settings.behaviour == "scripted" else _run(settings)
+    announce("play", {**film.description, "episode seed": film.seed, "video": film.file})
+    film.file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _Video(film.file, settings.fps) as video:
+            return_ = _shoot(film, video)
+    finally:
+        film.env.close()
+    say(f"episode return {return_:.1f} over {video.num_frames - 1} env steps")
+    say(f"wrote {film.file}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Film:
+    """One episode to play and film."""
+
+    env: MultiAgentEnv
+    agent: Agent[Any]
+    seed: int
+    file: Path
+    description: dict[str, object]
+
+
+def _run(settings: PlaySettings) -> _Film:
+    """The policy of a run, in the run's environment."""
+    assert settings.run is not None
     run = open_run(settings.run, settings.checkpoint, settings.device, settings.num_threads, "play")
     seed = derive_seeds(run.settings.seed, "evaluate", 1)[0] if settings.seed is None else settings.seed
     out = Path(settings.out) if settings.out else run.folder.path / "play"
+    description = {
+        "task": run.learner.spec.env_id,
+        "run": f"{settings.run}, after {run.env_steps} env steps",
+        "parameters": run.learner.describe_parameters(),
+        "device": run.learner.device,
+    }
+    generator = run.learner.randomness.fresh("evaluate")
+    agent = PolicyAgent(run.learner.model, run.learner.mappo.policy, generator, deterministic=settings.deterministic)
     file = out / f"step{run.env_steps}-seed{seed}.mp4"
-    announce(
-        "play",
-        {
-            "task": run.learner.spec.env_id,
-            "run": f"{settings.run}, after {run.env_steps} env steps",
-            "parameters": run.learner.describe_parameters(),
-            "device": run.learner.device,
-            "episode seed": seed,
-            "video": file,
-        },
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    with _Video(file, settings.fps) as video:
-        return_ = _film(run, seed, settings.deterministic, video)
-    say(f"episode return {return_:.1f} over {video.num_frames - 1} env steps")
-    say(f"wrote {file}")
+    return _Film(run.settings.env_config.build(), agent, seed, file, description)
+
+
+def _script(settings: PlaySettings) -> _Film:
+    """The script of an environment, without noise."""
+    env = build_scripted(settings.env)
+    seed = settings.seed or 0
+    agent = ScriptedAgent(env, noise=0.0, rng=np.random.default_rng(seed))
+    out = Path(settings.out) if settings.out else Path("play") / env.spec.env_id
+    return _Film(env, agent, seed, out / f"scripted-seed{seed}.mp4", {"task": env.spec.env_id, "policy": "scripted"})
 
 
 class _Video:
@@ -119,19 +166,15 @@ class _Video:
             self._beside.unlink(missing_ok=True)
 
 
-def _film(run: SavedRun, seed: int, deterministic: bool, video: _Video) -> float:
+def _shoot(film: _Film, video: _Video) -> float:
     """A picture after the reset and after every step; returns the episode's return."""
-    env = run.settings.env_config.build()
-    generator = run.learner.randomness.fresh("evaluate")
-    agent = PolicyAgent(run.learner.model, run.learner.mappo.policy, generator, deterministic=deterministic)
-    progress = StepCounter(1, env.spec.episode_steps)
+    progress = StepCounter(1, film.env.spec.episode_steps)
 
     def on_step() -> None:
-        video.add(env.render())
+        video.add(film.env.render())
         progress()
 
     try:
-        return play_episodes([env], agent, [seed], on_step)[0]
+        return play_episodes([film.env], film.agent, [film.seed], on_step)[0]
     finally:
         progress.close()
-        env.close()

@@ -12,6 +12,7 @@ import numpy as np
 from envs.base import Observed, StepResult
 from envs.bidexhands.batch import BiDexHandsBatch, PhysicsName, find_task, threads_of
 from envs.bidexhands.parallel_env import BiDexHandsParallelEnv
+from envs.bidexhands.scripted import scripted_policy
 from envs.observation import FullObservation, LocalObservation, ObservationBuilder
 from envs.pettingzoo import ObsMode, PettingZooEnv, check_obs_settings
 from worldmodel.config import Config
@@ -89,7 +90,7 @@ class BiDexHandsConfig(Config):
 
 
 class BiDexHandsEnv(PettingZooEnv):
-    """A `RestorableEnv` around the PettingZoo environment; arguments as `PettingZooEnv`."""
+    """A `RestorableEnv` and `ScriptedEnv` around the PettingZoo environment; arguments as `PettingZooEnv`."""
 
     def snapshot(self) -> Any:
         """A copy of the world and of every counter."""
@@ -102,6 +103,12 @@ class BiDexHandsEnv(PettingZooEnv):
         world, agents, state, self._step_count = snapshot
         env.batch.restore(0, world)
         env.resume(list(agents), state)
+
+    def scripted_action(self, noise: float, rng: np.random.Generator) -> np.ndarray:
+        """[2,A] of the task's script, which reads positions and angles that no agent observes."""
+        batch = self._hands.batch
+        policy = scripted_policy(batch.task.name)
+        return policy.act(batch.readings([0]), np.array([self._step_count]), noise=noise, generator=rng)[0]
 
     @property
     def _hands(self) -> BiDexHandsParallelEnv:

@@ -5,6 +5,7 @@ They read positions of the whole scene and the angles of the object's joints, wh
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from envs.bidexhands.batch import find_task
@@ -28,6 +29,7 @@ SCRIPTS: dict[str, Callable[[Task], Script]] = {
 """What makes the script of a task, by the task's name."""
 
 
+@functools.cache
 def scripted_policy(task_name: str) -> ScriptedPolicy:
     """The script of a task; raises `EnvError` for a name that has none."""
     task = find_task(task_name)

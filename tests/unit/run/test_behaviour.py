@@ -74,7 +74,7 @@ def test_one_behaviour_alone(tmp_path: Path) -> None:
 
 
 def test_what_cannot_act_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="policy = 'rnadom': expected random, ou, run:DIR or mixture"):
+    with pytest.raises(ConfigError, match="policy = 'rnadom': expected random, ou, scripted, run:DIR or mixture"):
         plan("rnadom", None, MIXTURE, 3)
     with pytest.raises(RunFolderError, match="no run folder at"):
         plan("mixture", str(tmp_path / "nowhere"), MIXTURE, 3)
