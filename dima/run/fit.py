@@ -35,7 +35,7 @@ from worldmodel.dataset import Dataset, read_dataset
 from worldmodel.protocol import WorldModel
 from worldmodel.types import EnvSpec
 
-_OF_TRAINING = ("env", "trainer", "policy", "env_steps")
+_OF_TRAINING = ("env", "trainer", "policy", "env_steps", "replay", "engine", "profile")
 """What a preset says that plays no part here; the environment comes with the dataset."""
 
 
