@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.base import EnvConfig, MultiAgentEnv, check_observed, check_step
+from envs.base import EnvConfig, check_observed, check_step
+from envs.vector import VecEnv, build_vector
 from worldmodel.protocol import Agent
 
 
@@ -22,12 +23,12 @@ class Evaluator:
     def __init__(self, env_config: EnvConfig, seeds: Sequence[int], num_envs: int) -> None:
         """Play one episode for each of `seeds`, at most `num_envs` side by side."""
         self.seeds = list(seeds)
-        self._envs: list[MultiAgentEnv] = [env_config.build() for _ in range(min(num_envs, len(self.seeds)))]
+        self._vector = build_vector(env_config, min(num_envs, len(self.seeds)))
 
     @property
     def num_envs(self) -> int:
         """Environments that step side by side."""
-        return len(self._envs)
+        return self._vector.num_envs
 
     def play(self, agent: Agent[Any], on_step: Callable[[], None] = lambda: None) -> list[float]:
         """The return of each episode, in the order of the seeds; `on_step` is called after every reset and step.
@@ -36,45 +37,45 @@ class Evaluator:
             EnvError: when an environment gives a wrong shape or type or a value that is not finite.
         """
         returns: list[float] = []
-        for first in range(0, len(self.seeds), len(self._envs)):
-            seeds = self.seeds[first : first + len(self._envs)]
-            returns += play_episodes(self._envs[: len(seeds)], agent, seeds, on_step)
+        for first in range(0, len(self.seeds), self.num_envs):
+            returns += play_episodes(self._vector, agent, self.seeds[first : first + self.num_envs], on_step)
         return returns
 
     def close(self) -> None:
         """Free the environments."""
-        for env in self._envs:
-            env.close()
+        self._vector.close()
 
 
 @torch.no_grad()
 def play_episodes(
-    envs: Sequence[MultiAgentEnv],
+    vector: VecEnv,
     agent: Agent[Any],
     seeds: Sequence[int],
     on_step: Callable[[], None] = lambda: None,
 ) -> list[float]:
-    """Play one episode in each of `envs`, side by side, and return the sums of their rewards.
+    """Play one episode for each of `seeds` in the first rows of `vector`, and return the sums of their rewards.
 
     An environment whose episode is over keeps its last observation, so that the batch keeps its size. `on_step` is
     called after the resets and after every step.
     """
+    rows = range(len(seeds))
     seen = [
-        check_observed(env.spec, env.reset(seed), f"after reset(seed={seed})")
-        for env, seed in zip(envs, seeds, strict=True)
+        check_observed(vector.spec, observed, f"after reset(seed={seed})")
+        for observed, seed in zip(vector.reset(rows, seeds), seeds, strict=True)
     ]
     obs, state = [s.obs for s in seen], [s.state for s in seen]
     carry = agent.begin(_stack(obs), _stack(state))
-    is_first = torch.ones(len(envs), dtype=torch.bool)
-    returns, is_over, step = np.zeros(len(envs)), np.zeros(len(envs), dtype=bool), 0
+    is_first = torch.ones(len(seeds), dtype=torch.bool)
+    returns, is_over, step = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=bool), 0
     on_step()
     while not is_over.all():
         action, carry = agent.act(carry, _stack(obs), _stack(state), is_first)
         is_first = torch.zeros_like(is_first)
         joint = action.cpu().numpy()
         step += 1
-        for i in np.flatnonzero(~is_over).tolist():
-            result = check_step(envs[i].spec, envs[i].step(joint[i]), f"at step {step} of seed {seeds[i]}")
+        active = np.flatnonzero(~is_over).tolist()
+        for i, result in zip(active, vector.step(active, joint[active]), strict=True):
+            check_step(vector.spec, result, f"at step {step} of seed {seeds[i]}")
             obs[i], state[i] = result.obs, result.state
             returns[i] += result.reward
             is_over[i] = result.terminated or result.truncated

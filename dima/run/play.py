@@ -19,6 +19,7 @@ from dima.run.saved_run import open_run
 from dima.run.settings import read_settings
 from envs.base import EnvConfig, MultiAgentEnv
 from envs.scripted_agent import ScriptedAgent
+from envs.vector import SeparateEnvs
 from imagination.agent import PolicyAgent
 from worldmodel.config import Config, ConfigError
 from worldmodel.protocol import Agent
@@ -175,6 +176,6 @@ def _shoot(film: _Film, video: _Video) -> float:
         progress()
 
     try:
-        return play_episodes([film.env], film.agent, [film.seed], on_step)[0]
+        return play_episodes(SeparateEnvs([film.env]), film.agent, [film.seed], on_step)[0]
     finally:
         progress.close()

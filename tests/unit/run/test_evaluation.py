@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dima.run.evaluation import Evaluator, play_episodes
 from envs.base import EnvError
+from envs.vector import SeparateEnvs
 from tests.support.point_team import PointTeam, PointTeamConfig
 
 SEEDS = [3, 14, 15, 92, 65]
@@ -48,7 +49,7 @@ def test_returns_equal_a_plain_loop_whatever_the_batch(num_envs: int) -> None:
 def test_episodes_of_unequal_length_end_each_at_its_own_time() -> None:
     envs = [PointTeam(PointTeamConfig(episode_steps=steps)) for steps in (4, 9)]
     agent, steps = PullAgent(), []
-    play_episodes(envs, agent, [0, 0], on_step=lambda: steps.append(1))
+    play_episodes(SeparateEnvs(envs), agent, [0, 0], on_step=lambda: steps.append(1))
     assert [env._steps_in_all for env in envs] == [4, 9]
     assert len(steps) == 10
     assert agent.firsts == [[True, True]] + 8 * [[False, False]]
@@ -58,7 +59,7 @@ def test_episodes_of_unequal_length_end_each_at_its_own_time() -> None:
 def test_a_faulty_environment_is_named(fault: str) -> None:
     env = PointTeamConfig(fault=fault, fault_at=2).build()  # type: ignore[arg-type]
     with pytest.raises(EnvError, match="test/point-team.*seed"):
-        play_episodes([env], PullAgent(), [7])
+        play_episodes(SeparateEnvs([env]), PullAgent(), [7])
 
 
 def test_torch_s_own_random_numbers_are_left_alone() -> None:
