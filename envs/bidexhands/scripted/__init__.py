@@ -14,16 +14,21 @@ from envs.bidexhands.scripted.doors import PullDoors, PushDoors
 from envs.bidexhands.scripted.pen import PartPen
 from envs.bidexhands.scripted.policy import Script, ScriptedPolicy
 from envs.bidexhands.scripted.scissors import SpreadScissors
+from envs.bidexhands.scripted.throw import ThrowEgg
+from envs.bidexhands.scripted.throw_shapes import CATCH_ABREAST, CATCH_UNDERARM, OVER
 from envs.bidexhands.task import Task
 from envs.errors import EnvError
 
 __all__ = ["SCRIPTS", "ScriptedPolicy", "scripted_policy"]
 
 SCRIPTS: dict[str, Callable[[Task], Script]] = {
+    "over": lambda task: ThrowEgg(task, OVER),
     "bottle-cap": LiftCap,
     "door-open-inward": PullDoors,
     "door-open-outward": PushDoors,
     "pen": PartPen,
+    "catch-underarm": lambda task: ThrowEgg(task, CATCH_UNDERARM),
+    "catch-abreast": lambda task: ThrowEgg(task, CATCH_ABREAST),
     "scissors": SpreadScissors,
 }
 """What makes the script of a task, by the task's name."""
