@@ -146,7 +146,7 @@ class BiDexHandsVec:
 
     def step(self, rows: Sequence[int], action: np.ndarray) -> list[StepResult]:
         """One control step of each of `rows`, side by side."""
-        result = self._batch.step(rows, action)
+        result = self._batch.step(rows, action.astype(np.float32, copy=False))  # as the action space has it
         info = {"success": result.success.astype(float), **result.terms}
         return [
             StepResult(
