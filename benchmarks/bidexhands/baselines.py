@@ -168,7 +168,7 @@ def film(task: str, file: Path) -> None:
     batch.close()
     lines = [np.concatenate(frames[first : first + COLUMNS], axis=1) for first in range(0, FRAMES, COLUMNS)]
     picture = Image.fromarray(np.concatenate(lines))
-    picture.quantize(64).save(file, optimize=True)
+    picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(file, optimize=True)
 
 
 def _say(*rows: dict[str, Any]) -> None:

@@ -201,7 +201,10 @@ def test_nothing_is_overwritten(
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
-    "unknown policy": ((*COLLECT, "policy=rnadom"), "policy = 'rnadom': expected random, ou, scripted, run:DIR or mixture"),
+    "unknown policy": (
+        (*COLLECT, "policy=rnadom"),
+        "policy = 'rnadom': expected random, ou, scripted, run:DIR or mixture",
+    ),
     "no run": ((*COLLECT, "policy=run:nowhere"), "no run folder at 'nowhere'"),
     "no run to mix": ((*COLLECT, "policy=mixture", "run=nowhere"), "no run folder at 'nowhere'"),
     "a run of no use": ((*COLLECT, "run=nowhere"), "run = 'nowhere': expected null unless policy=mixture"),
