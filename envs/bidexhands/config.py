@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from envs.base import Observed, StepResult
 from envs.bidexhands.batch import BiDexHandsBatch, PhysicsName, find_task, threads_of
-from envs.bidexhands.parallel_env import BiDexHandsParallelEnv
-from envs.bidexhands.scripted import scripted_policy
-from envs.observation import FullObservation, LocalObservation, ObservationBuilder
-from envs.pettingzoo import ObsMode, PettingZooEnv, check_obs_settings
+from envs.bidexhands.vec import BiDexHandsVec
+from envs.pettingzoo import ObsMode, check_obs_settings
 from worldmodel.config import Config
-from worldmodel.types import EnvSpec
+
+if TYPE_CHECKING:
+    from envs.bidexhands.env import BiDexHandsEnv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +56,10 @@ class BiDexHandsConfig(Config):
 
     def build(self) -> BiDexHandsEnv:
         """One environment, which can be drawn and restored."""
+        # Here, because they import PettingZoo, which a config has no need of.
+        from envs.bidexhands.env import BiDexHandsEnv
+        from envs.bidexhands.parallel_env import BiDexHandsParallelEnv
+
         env = BiDexHandsParallelEnv(
             self.task,
             physics=self.physics,
@@ -87,79 +87,3 @@ class BiDexHandsConfig(Config):
     def _versions(self) -> tuple[tuple[str, str], ...]:
         names = ("mujoco", "gymnasium-robotics")
         return (*((name, importlib.metadata.version(name)) for name in names), ("physics", self.physics))
-
-
-class BiDexHandsEnv(PettingZooEnv):
-    """A `RestorableEnv` and `ScriptedEnv` around the PettingZoo environment; arguments as `PettingZooEnv`."""
-
-    def snapshot(self) -> Any:
-        """A copy of the world and of every counter."""
-        env = self._hands
-        return env.batch.snapshot(0), list(env.agents), env.state(), self._step_count
-
-    def restore(self, snapshot: Any) -> None:
-        """Write `snapshot` back."""
-        env = self._hands
-        world, agents, state, self._step_count = snapshot
-        env.batch.restore(0, world)
-        env.resume(list(agents), state)
-
-    def scripted_action(self, noise: float, rng: np.random.Generator) -> np.ndarray:
-        """[2,A] of the task's script, which reads positions and angles that no agent observes."""
-        batch = self._hands.batch
-        policy = scripted_policy(batch.task.name)
-        return policy.act(batch.readings([0]), np.array([self._step_count]), noise=noise, generator=rng)[0]
-
-    @property
-    def _hands(self) -> BiDexHandsParallelEnv:
-        env: Any = self._env
-        return env
-
-
-class BiDexHandsVec:
-    """A `VecEnv` on a batch: the same numbers as `BiDexHandsConfig.build` gives row by row."""
-
-    def __init__(self, batch: BiDexHandsBatch, spec: EnvSpec, obs_mode: ObsMode, standardize_obs: bool) -> None:
-        self._batch = batch
-        self._spec = spec
-        agents = spec.num_agents
-        self._builder: ObservationBuilder = (
-            LocalObservation(spec.obs_sizes)
-            if obs_mode == "local"
-            else FullObservation(spec.state_dim, agents, standardize=standardize_obs)
-        )
-
-    @property
-    def spec(self) -> EnvSpec:
-        """Of each environment."""
-        return self._spec
-
-    @property
-    def num_envs(self) -> int:
-        """B."""
-        return self._batch.num_envs
-
-    def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> list[Observed]:
-        """Begin episodes."""
-        obs, state = self._batch.reset(rows, seeds)
-        return [Observed(self._builder(list(own), whole), whole) for own, whole in zip(obs, state, strict=True)]
-
-    def step(self, rows: Sequence[int], action: np.ndarray) -> list[StepResult]:
-        """One control step of each of `rows`, side by side."""
-        result = self._batch.step(rows, action.astype(np.float32, copy=False))  # as the action space has it
-        info = {"success": result.success.astype(float), **result.terms}
-        return [
-            StepResult(
-                self._builder(list(result.obs[row]), result.state[row]),
-                result.state[row],
-                float(result.reward[row]),
-                bool(result.terminated[row]),
-                bool(result.truncated[row]),
-                {name: float(values[row]) for name, values in info.items()},
-            )
-            for row in range(len(rows))
-        ]
-
-    def close(self) -> None:
-        """End the threads."""
-        self._batch.close()
