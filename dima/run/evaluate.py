@@ -70,7 +70,7 @@ def evaluate(config: DictConfig) -> None:
             "folder": out,
         },
     )
-    folder = RunFolder.create(out)
+    folder = RunFolder.create(out, resumable=False)
     try:
         returns = _play(run, seeds, settings.deterministic)
     except BaseException:

@@ -33,15 +33,15 @@ class RunFolder:
         self._made: list[Path] = []
 
     @classmethod
-    def create(cls, path: Path) -> RunFolder:
-        """A new run folder at `path`.
+    def create(cls, path: Path, *, resumable: bool = True) -> RunFolder:
+        """A new run folder at `path`; `resumable`: whether the command could go on in one that is there.
 
         Raises:
             RunFolderError: when `path` holds anything already or cannot be made.
         """
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             if (path / _CONFIG).exists():
-                instead = f"another run; choose another folder, or go on with resume={path}"
+                instead = "another run; choose another folder" + (f", or go on with resume={path}" if resumable else "")
             else:
                 instead = "other files; choose another folder, or empty it"
             raise RunFolderError(f"out = {str(path)!r} holds {instead}")

@@ -43,7 +43,7 @@ def predict(config: DictConfig) -> None:
     dataset = read_dataset(Path(settings.data))
     opened = open_runs(settings, dataset)
     out = _out(settings, opened)
-    folder = RunFolder.create(out)
+    folder = RunFolder.create(out, resumable=False)
     _announce(settings, dataset, opened, out)
     try:
         task, measurements = _measure_all(settings, dataset, opened)
