@@ -6,7 +6,11 @@ import dataclasses
 import sys
 from typing import Any
 
+import numpy as np
+
 from envs import isaacgym_worker
+from envs.base import StepResult
+from envs.bidexhands import BiDexHandsBatch
 from envs.isaacgym import IsaacGymConfig
 from envs.isaacgym_link import IsaacGymWorker
 from envs.isaacgym_vector import IsaacGymVec
@@ -48,3 +52,24 @@ def vector(task: str, num_envs: int) -> IsaacGymVec:
     """As `IsaacGymConfig.build_vector` makes it."""
     worker = start(task, num_envs if num_envs == 1 else 2 * num_envs)
     return IsaacGymVec(worker, num_envs, f"isaacgym/{task}", "local", False)
+
+
+class Replayed:
+    """An episode with the bottle, played by a batch from what is shown of it: the first action is part of the state."""
+
+    def __init__(self) -> None:
+        self.batch = BiDexHandsBatch("bottle-cap", physics="fast")
+
+    def begin(self, state: np.ndarray) -> None:
+        self.batch.reset([0], [0])
+        first = np.stack([state[173:199], state[372:398]])
+        assert 0.0 < np.abs(first).max() <= 0.01
+        np.testing.assert_array_equal(self.batch.step([0], first[None]).state[0], state)
+
+    def step(self, action: np.ndarray, result: StepResult) -> None:
+        expected = self.batch.step([0], action[None])
+        np.testing.assert_array_equal(result.obs[:, :-2], expected.obs[0])
+        np.testing.assert_array_equal(result.state, expected.state[0])
+        assert result.reward == expected.reward[0]
+        assert (result.terminated, result.truncated) == (expected.terminated[0], expected.truncated[0])
+        assert result.info == {"success": float(expected.success[0])}

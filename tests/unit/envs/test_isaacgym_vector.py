@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from envs.base import EnvError, Observed, StepResult
-from envs.bidexhands import BiDexHandsBatch
 from envs.check import check_env
 from envs.collector import Collector
 from envs.isaacgym_vector import IsaacGymVec
 from envs.random_agent import RandomAgent
-from tests.support.isaacgym_served import served_config, vector
+from tests.support.isaacgym_served import Replayed, served_config, vector
 from worldmodel.types import Trajectory
 
 pytestmark = pytest.mark.mujoco
@@ -40,27 +39,6 @@ def egg() -> Iterator[IsaacGymVec]:
     egg = vector("over", 1)
     yield egg
     egg.close()
-
-
-class Replayed:
-    """An episode with the bottle, played by a batch from what is shown of it: the first action is part of the state."""
-
-    def __init__(self) -> None:
-        self._batch = BiDexHandsBatch("bottle-cap", physics="fast")
-
-    def begin(self, state: np.ndarray) -> None:
-        self._batch.reset([0], [0])
-        first = np.stack([state[173:199], state[372:398]])
-        assert 0.0 < np.abs(first).max() <= 0.01
-        np.testing.assert_array_equal(self._batch.step([0], first[None]).state[0], state)
-
-    def step(self, action: np.ndarray, result: StepResult) -> None:
-        expected = self._batch.step([0], action[None])
-        np.testing.assert_array_equal(result.obs[:, :-2], expected.obs[0])
-        np.testing.assert_array_equal(result.state, expected.state[0])
-        assert result.reward == expected.reward[0]
-        assert (result.terminated, result.truncated) == (expected.terminated[0], expected.truncated[0])
-        assert result.info == {"success": float(expected.success[0])}
 
 
 def everybody(vec: IsaacGymVec, rows: int, value: float) -> np.ndarray:
@@ -126,12 +104,10 @@ def test_a_collector_s_episodes_can_be_played_again() -> None:
 def _replay(trajectory: Trajectory) -> None:
     replayed = Replayed()
     replayed.begin(trajectory.state[0].numpy())
-    batch = replayed._batch
     for t in range(trajectory.length):
-        expected = batch.step([0], trajectory.action[t].numpy()[None])
+        expected = replayed.batch.step([0], trajectory.action[t].numpy()[None])
         np.testing.assert_array_equal(trajectory.state[t + 1].numpy(), expected.state[0])
-        assert trajectory.terminated[t] == expected.terminated[0]
-        assert trajectory.truncated[t] == expected.truncated[0]
+        assert (trajectory.terminated[t], trajectory.truncated[t]) == (expected.terminated[0], expected.truncated[0])
 
 
 def test_an_end_before_the_last_step_is_a_failure_and_one_at_it_the_time_s(egg: IsaacGymVec) -> None:
