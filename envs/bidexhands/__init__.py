@@ -12,13 +12,13 @@ from envs.bidexhands.batch import BiDexHandsBatch
 from envs.bidexhands.tasks import TASKS
 
 if TYPE_CHECKING:
-    from envs.bidexhands.parallel_env import BiDexHandsParallelEnv
+    from envs.bidexhands.pettingzoo_env import BiDexHandsParallelEnv
 
 __all__ = ["TASKS", "BiDexHandsBatch", "parallel_env"]
 
 
 def parallel_env(task: str, **options: Any) -> BiDexHandsParallelEnv:
     """The PettingZoo environment of a task, e.g. "door-open-outward"; options as `BiDexHandsParallelEnv`."""
-    from envs.bidexhands.parallel_env import BiDexHandsParallelEnv
+    from envs.bidexhands.pettingzoo_env import BiDexHandsParallelEnv
 
     return BiDexHandsParallelEnv(task, **options)

@@ -58,7 +58,7 @@ class BiDexHandsConfig(Config):
         """One environment, which can be drawn and restored."""
         # Here, because they import PettingZoo, which a config has no need of.
         from envs.bidexhands.env import BiDexHandsEnv
-        from envs.bidexhands.parallel_env import BiDexHandsParallelEnv
+        from envs.bidexhands.pettingzoo_env import BiDexHandsParallelEnv
 
         env = BiDexHandsParallelEnv(
             self.task,

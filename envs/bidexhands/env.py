@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.bidexhands.parallel_env import BiDexHandsParallelEnv
+from envs.bidexhands.pettingzoo_env import BiDexHandsParallelEnv
 from envs.bidexhands.scripted import scripted_policy
 from envs.pettingzoo import PettingZooEnv
 

@@ -26,7 +26,7 @@ HEAVY = (
 )
 LIBRARIES = ("worldmodel", "imagination", "envs", "dima")
 
-IMPORTED_WHEN_BUILT = {"envs.bidexhands.env", "envs.bidexhands.parallel_env"}
+IMPORTED_WHEN_BUILT = {"envs.bidexhands.env", "envs.bidexhands.pettingzoo_env"}
 """Modules that subclass PettingZoo's environment; a config imports them when it builds one."""
 
 REPORT_HEAVY = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium.spaces import Box
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 from envs.bidexhands import TASKS, parallel_env
-from envs.bidexhands.parallel_env import AGENTS
+from envs.bidexhands.pettingzoo_env import AGENTS
 from tests.support.bidexhands import EVERY, FACTS
 
 pytestmark = pytest.mark.mujoco
@@ -75,6 +76,15 @@ def test_what_both_hands_get(task: str) -> None:
     if task not in ("over", "catch-underarm", "catch-abreast"):  # whose terms are the exponent's
         offset = 0.0 if task == "pen" else 2.0
         assert rewards[AGENTS[0]] == pytest.approx(offset + sum(terms.values()))
+
+
+def test_the_function_stays_a_function_once_its_module_is_loaded() -> None:
+    """A module of the same name would take its place in the package."""
+    package = importlib.import_module("envs.bidexhands")
+    for task in ("over", "pen"):
+        assert package.parallel_env(task).metadata["name"] == f"bidexhands-mujoco/{task}"
+    importlib.import_module("envs.bidexhands.config")
+    assert package.parallel_env is parallel_env
 
 
 def test_a_reset_without_a_seed_goes_on_from_the_last_one() -> None:
