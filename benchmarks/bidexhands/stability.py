@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--physics", default="fine", choices=["fine", "fast"])
     asked = parser.parse_args()
+    code = describe_code()  # of what is loaded, whatever is committed meanwhile
     figures: dict[str, Any] = {}
     for task in asked.tasks:
         for kind in KINDS:
@@ -157,7 +158,7 @@ def main() -> None:
         "schema": 1,
         "command": f"python benchmarks/bidexhands/stability.py {' '.join(sys.argv[1:])}",
         "physics": asked.physics,
-        "code": describe_code(),
+        "code": code,
         "hardware": describe_hardware(torch.device("cpu")),
         "versions": describe_versions(),
         "figures": figures,
