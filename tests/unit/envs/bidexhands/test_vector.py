@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from envs.base import StepResult
 from envs.bidexhands.config import BiDexHandsConfig
@@ -22,18 +24,14 @@ from worldmodel.types import Trajectory
 
 pytestmark = pytest.mark.mujoco
 
+CONFIGS = Path(__file__).parents[4] / "configs"
+
 
 def config(task: str, **changed: Any) -> BiDexHandsConfig:
-    values: dict[str, Any] = {
-        "physics": "fast",
-        "obs_mode": "local",
-        "standardize_obs": False,
-        "contact_channels": True,
-        "num_threads": 2,
-        "render_width": 64,
-        "render_height": 48,
-    }
-    return BiDexHandsConfig(task=task, **(values | changed))
+    """What configs/ gives, with fast physics and two threads."""
+    values = yaml.safe_load((CONFIGS / "env/bidexhands-mujoco/base.yaml").read_text())
+    del values["_target_"]
+    return BiDexHandsConfig(**(values | {"task": task, "physics": "fast", "num_threads": 2} | changed))
 
 
 def assert_same(one: StepResult, other: StepResult) -> None:
