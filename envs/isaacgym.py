@@ -35,6 +35,8 @@ class IsaacGymConfig(Config):
     """`local`: an agent's own hand and the object, as the original; `full`: the state for every agent."""
     standardize_obs: bool
     """Standardise each agent's vector by its own mean and deviation; only with `obs_mode=full`."""
+    episode_steps: int | None
+    """The simulator has its own; null."""
     timeout_s: float
     """Seconds that one reset or step of all worlds may take."""
     start_timeout_s: float
@@ -46,6 +48,11 @@ class IsaacGymConfig(Config):
         self.require(re.fullmatch(r"cpu|cuda:\d+", self.device) is not None, "device", "cpu or cuda:N")
         self.require(
             self.obs_mode == "full" or not self.standardize_obs, "standardize_obs", "false with obs_mode=local"
+        )
+        self.require(
+            self.episode_steps is None,
+            "episode_steps",
+            "null, for the simulator has its own limit: env.episode_steps=null undoes what preset=smoke says",
         )
         self.require(self.timeout_s > 0, "timeout_s", "a number above 0")
         self.require(self.start_timeout_s > 0, "start_timeout_s", "a number above 0")

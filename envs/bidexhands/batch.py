@@ -70,6 +70,7 @@ class BiDexHandsBatch:
         num_threads: that step worlds at the same time.
         physics: `fine` (8 substeps) or `fast` (4, softer contacts), or settings of your own.
         contact_channels: False zeros the force channels of the observation.
+        episode_steps: control steps after which an episode is truncated; None: the task's.
 
     Raises:
         EnvError: for an unknown task, or without the hand's files.
@@ -83,12 +84,14 @@ class BiDexHandsBatch:
         num_threads: int = 1,
         physics: PhysicsName | Physics = "fine",
         contact_channels: bool = True,
+        episode_steps: int | None = None,
     ) -> None:
         self.task = find_task(task) if isinstance(task, str) else task
         self.physics = PHYSICS[physics] if isinstance(physics, str) else physics
         self.simulation = Simulation(
             build_model(self.task, self.physics), num_envs, num_threads, self.physics.substeps, self.task.name
         )
+        self.episode_steps = self.task.episode_steps if episode_steps is None else episode_steps
         self.observer = Observer(self.task, contact_channels=contact_channels)
         self._action = np.zeros((num_envs, NUM_AGENTS, self.observer.action_size))
         self._goal = np.zeros((num_envs, 7))
@@ -138,7 +141,7 @@ class BiDexHandsBatch:
         readings = self.readings(rows)
         outcome = self.task.judge(readings, self._goal[rows])
         self._succeeded[rows] |= outcome.success
-        truncated = self._elapsed[rows] >= self.task.episode_steps
+        truncated = self._elapsed[rows] >= self.episode_steps
         self._is_open[rows] = ~(outcome.failed | truncated)
         state = self.observer.state(readings, self._goal[rows], action)
         return BatchStep(

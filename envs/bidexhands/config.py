@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from envs.bidexhands.batch import BiDexHandsBatch, PhysicsName, find_task, threads_of
 from envs.bidexhands.vec import BiDexHandsVec
-from envs.pettingzoo import ObsMode, check_obs_settings
+from envs.pettingzoo import ObsMode
 from worldmodel.config import Config
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class BiDexHandsConfig(Config):
     """Standardise each agent's vector by its own mean and deviation; only with `obs_mode=full`."""
     contact_channels: bool
     """False: zeros for joint forces and for forces and torques at finger tips, the least faithful numbers."""
+    episode_steps: int | None
+    """Control steps after which an episode is truncated; null: as the original."""
     num_threads: int | None
     """Threads that step a batch; null: the cores that the process may use. Changes no number."""
     render_width: int
@@ -39,15 +41,14 @@ class BiDexHandsConfig(Config):
     def validate(self) -> None:
         """Refuse an unknown task."""
         find_task(self.task)
-        check_obs_settings(self)
+        self.require(
+            self.obs_mode == "full" or not self.standardize_obs, "standardize_obs", "false with obs_mode=local"
+        )
+        steps = self.episode_steps
+        self.require(steps is None or steps >= 1, "episode_steps", "null or at least 1")
         self.require(self.num_threads is None or self.num_threads >= 1, "num_threads", "null or at least 1")
         self.require(self.render_width >= 1, "render_width", "at least 1 pixel")
         self.require(self.render_height >= 1, "render_height", "at least 1 pixel")
-
-    @property
-    def episode_steps(self) -> int:
-        """Of the task; fixed by the original."""
-        return find_task(self.task).episode_steps
 
     @property
     def env_id(self) -> str:
@@ -64,13 +65,14 @@ class BiDexHandsConfig(Config):
             self.task,
             physics=self.physics,
             contact_channels=self.contact_channels,
+            episode_steps=self.episode_steps,
             width=self.render_width,
             height=self.render_height,
         )
         return BiDexHandsEnv(
             env,
             env_id=self.env_id,
-            episode_steps=self.episode_steps,
+            episode_steps=self.episode_steps or find_task(self.task).episode_steps,
             obs_mode=self.obs_mode,
             standardize_obs=self.standardize_obs,
             versions=self._versions(),
@@ -80,7 +82,12 @@ class BiDexHandsConfig(Config):
         """`num_envs` environments whose worlds are stepped in threads and observed at once."""
         threads = self.num_threads or threads_of(num_envs)
         batch = BiDexHandsBatch(
-            self.task, num_envs, num_threads=threads, physics=self.physics, contact_channels=self.contact_channels
+            self.task,
+            num_envs,
+            num_threads=threads,
+            physics=self.physics,
+            contact_channels=self.contact_channels,
+            episode_steps=self.episode_steps,
         )
         return BiDexHandsVec(batch, self.build().spec, self.obs_mode, self.standardize_obs)
 

@@ -50,7 +50,7 @@ class LazyHands:
         self.nums_share_observations = observer.state_size
         self.num_actions = observer.action_size
         self.task = LazyTask(
-            self._batch.task.episode_steps,
+            self._batch.episode_steps,
             np.ones(num_envs, np.int64),
             np.zeros(num_envs, np.int64),
             np.zeros(num_envs),

@@ -40,10 +40,13 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         *,
         physics: PhysicsName | Physics = "fine",
         contact_channels: bool = True,
+        episode_steps: int | None = None,
         width: int = 640,
         height: int = 480,
     ) -> None:
-        self.batch = BiDexHandsBatch(task, physics=physics, contact_channels=contact_channels)
+        self.batch = BiDexHandsBatch(
+            task, physics=physics, contact_channels=contact_channels, episode_steps=episode_steps
+        )
         self.render_mode = "rgb_array"
         self.metadata = {
             "name": f"bidexhands-mujoco/{self.batch.task.name}",

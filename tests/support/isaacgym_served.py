@@ -21,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "device": "cpu",
     "obs_mode": "local",
     "standardize_obs": False,
+    "episode_steps": None,
     "timeout_s": 30.0,
     "start_timeout_s": 60.0,
 }

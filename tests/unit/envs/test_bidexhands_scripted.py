@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 from envs.base import ScriptedEnv
 from envs.bidexhands import TASKS, BiDexHandsBatch
-from envs.bidexhands.config import BiDexHandsConfig
 from envs.bidexhands.scripted import SCRIPTS, scripted_policy
 from envs.errors import EnvError
 from tests.support.point_team import PointTeamConfig
 
 pytestmark = pytest.mark.mujoco
 
+CONFIGS = Path(__file__).parents[3] / "configs"
 SOLVED = ("door-open-inward", "door-open-outward", "bottle-cap", "pen", "scissors")
 """Tasks that begin always alike and that the script solves."""
 
 
-def config(task: str) -> BiDexHandsConfig:
-    return BiDexHandsConfig(task, "fast", "local", False, True, 1, 64, 48)
+def build(task: str) -> Any:
+    """The environment that `env=bidexhands-mujoco/TASK env.physics=fast` gives."""
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        composed = compose(overrides=[f"+env=bidexhands-mujoco/{task}", "env.physics=fast"])
+    return instantiate(composed.env, _convert_="object").build()
 
 
 def play(task: str, *, physics: str = "fast", noise: float = 0.0, rows: int = 1, stop: bool = True) -> np.ndarray:
@@ -92,7 +100,7 @@ def test_a_name_without_a_script_is_refused() -> None:
 
 
 def test_the_environment_offers_its_script() -> None:
-    env = config("scissors").build()
+    env = build("scissors")
     assert isinstance(env, ScriptedEnv)
     assert not isinstance(PointTeamConfig(episode_steps=3).build(), ScriptedEnv)
     env.reset(0)
