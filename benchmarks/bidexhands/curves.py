@@ -70,7 +70,8 @@ def _random(baselines: Path, env_id: str) -> dict[str, Any]:
     rows = json.loads(baselines.read_text())["rows"]
     task = env_id.partition("/")[2]
     (row,) = [r for r in rows if r["task"] == task and r["physics"] == "fine" and r["policy"] == "random"]
-    return {**_interval(np.array(row["returns"])), "episodes": len(row["returns"])}
+    low, high = row["return_95"]
+    return {"mean": row["return"], "low": low, "high": high, "episodes": row["n"]}
 
 
 def _draw(runs: list[dict[str, Any]], random: dict[str, Any], picture: Path) -> None:
