@@ -7,8 +7,9 @@ same time changes nothing.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -73,7 +74,9 @@ class BiDexHandsBatch:
         episode_steps: control steps after which an episode is truncated; None: the task's.
 
     Raises:
-        EnvError: for an unknown task, or without the hand's files.
+        EnvError: for an unknown task or physics, a number below 1, or without the hand's files.
+
+    It cannot be copied or pickled: keep its arguments (`BiDexHandsConfig`) and snapshots instead.
     """
 
     def __init__(
@@ -87,7 +90,11 @@ class BiDexHandsBatch:
         episode_steps: int | None = None,
     ) -> None:
         self.task = find_task(task) if isinstance(task, str) else task
-        self.physics = PHYSICS[physics] if isinstance(physics, str) else physics
+        self._name = f"bidexhands-mujoco/{self.task.name}"
+        self.physics = self._find_physics(physics) if isinstance(physics, str) else physics
+        for name, number in (("num_envs", num_envs), ("num_threads", num_threads), ("episode_steps", episode_steps)):
+            if number is not None and number < 1:
+                raise EnvError(f"{self._name}: {name} = {number}; expected at least 1")
         self.simulation = Simulation(
             build_model(self.task, self.physics), num_envs, num_threads, self.physics.substeps, self.task.name
         )
@@ -110,8 +117,10 @@ class BiDexHandsBatch:
         return self.observer.action_size
 
     def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> BatchObserved:
-        """Begin an episode in each of `rows`; all chance in it comes from its seed."""
-        rows = list(rows)
+        """Begin an episode in each of `rows`; all chance in it comes from its seed, an integer of at least 0."""
+        rows = self._distinct(rows)
+        if min(seeds, default=0) < 0:
+            raise EnvError(f"{self._name}: seed = {min(seeds)}; expected at least 0")
         for row, seed in zip(rows, seeds, strict=True):
             start = self.task.start(np.random.default_rng(seed))
             self.simulation.reset(row, start)
@@ -129,9 +138,10 @@ class BiDexHandsBatch:
         A: the force on the hand's base (3), the torque on it (3; both left out where hands are fixed), the 20 motors.
 
         Raises:
-            EnvError: for a row whose episode has ended, an action out of shape or not finite, or unstable physics.
+            EnvError: for a row that is named twice or whose episode has ended, an action out of shape or not finite,
+                or unstable physics.
         """
-        rows = list(rows)
+        rows = self._distinct(rows)
         action = self._checked(rows, action)
         targets, wrenches = self._controls(action)
         self._is_open[rows] = False  # should a world blow up, no episode of this step can go on
@@ -184,8 +194,20 @@ class BiDexHandsBatch:
         """End the threads."""
         self.simulation.close()
 
+    def _find_physics(self, physics: str) -> Physics:
+        if physics not in PHYSICS:
+            raise EnvError(f"{self._name}: there is no physics {physics!r}; expected one of {', '.join(PHYSICS)}")
+        return PHYSICS[physics]
+
+    def _distinct(self, rows: Sequence[int]) -> list[int]:
+        """`rows` as a list; a row named twice would be stepped by two threads at once."""
+        listed = [int(row) for row in rows]
+        if len(set(listed)) < len(listed) or not all(0 <= row < self.num_envs for row in listed):
+            raise EnvError(f"{self._name}: rows = {listed}; expected each at most once and in [0, {self.num_envs})")
+        return listed
+
     def _checked(self, rows: list[int], action: np.ndarray) -> np.ndarray:
-        name = f"bidexhands-mujoco/{self.task.name}"
+        name = self._name
         expected = (len(rows), NUM_AGENTS, self.action_size)
         if np.shape(action) != expected:
             raise EnvError(f"{name}: action has shape {list(np.shape(action))}; expected [R, 2, A] = {list(expected)}")
@@ -213,9 +235,7 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
-def threads_of(worlds: Any) -> int:
-    """A number of threads for `worlds` worlds: the cores that the process may use."""
-    import os
-
+def threads_of(num_worlds: int) -> int:
+    """A number of threads for `num_worlds` worlds: the cores that the process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min(int(worlds), cores))
+    return max(1, min(num_worlds, cores))

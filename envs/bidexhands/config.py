@@ -89,8 +89,12 @@ class BiDexHandsConfig(Config):
             contact_channels=self.contact_channels,
             episode_steps=self.episode_steps,
         )
-        return BiDexHandsVec(batch, self.build().spec, self.obs_mode, self.standardize_obs)
+        one = self.build()
+        one.close()
+        return BiDexHandsVec(batch, one.spec, self.obs_mode, self.standardize_obs)
 
     def _versions(self) -> tuple[tuple[str, str], ...]:
         names = ("mujoco", "gymnasium-robotics")
-        return (*((name, importlib.metadata.version(name)) for name in names), ("physics", self.physics))
+        versions = [(name, importlib.metadata.version(name)) for name in names]
+        channels = () if self.contact_channels else (("contact_channels", "zero"),)
+        return (*versions, ("physics", self.physics), *channels)

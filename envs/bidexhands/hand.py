@@ -12,6 +12,7 @@ import importlib.util
 import re
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -50,8 +51,6 @@ UPPER = np.array(
 )  # fmt: skip
 """Limits of the joints, radians."""
 
-CENTRE_OF_MASS = (0.0, 0.0, 0.29)
-"""Of the whole hand in the frame of its mount, metres; 0.29 m along the fingers."""
 MASS = 5.011
 """Of the whole hand, kg."""
 MEAN_INERTIA = 0.0212
@@ -88,8 +87,6 @@ def hand_spec(contype: int, conaffinity: int, *, mujoco: Any = None) -> Any:
 def _add_reference_sites(spec: Any) -> None:
     """Sites at the points that rewards and sensors refer to; invisible (group 5)."""
     spec.body("palm").add_site(name="palm_point", pos=list(PALM_POINT), group=5)
-    forearm = spec.body("forearm")
-    forearm.add_site(name="drive", pos=list(forearm.ipos), group=5)
     for finger in FINGERS:
         distal = spec.body(f"{finger}distal")
         distal.add_site(name=f"{finger}_sensor", group=5)
@@ -114,7 +111,7 @@ def _hand_xml() -> str:
             "expected 4 and 1; install gymnasium-robotics 1.4.2"
         )
     return (
-        f'<mujoco model="hand"><compiler angle="radian" meshdir="{assets / "stls" / "hand"}"/>'
+        f'<mujoco model="hand"><compiler angle="radian" meshdir={quoteattr(str(assets / "stls" / "hand"))}/>'
         f"{shared}<asset>{meshes}</asset><worldbody>{tree}</worldbody></mujoco>"
     )
 

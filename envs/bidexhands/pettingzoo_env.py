@@ -63,6 +63,7 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         self._renderer = SceneRenderer(width, height)
         self._state = np.zeros(observer.state_size, np.float32)
         self._seeds = np.random.default_rng()
+        self._was_reset = False
 
     def observation_space(self, agent: str) -> Box:
         """Of one agent."""
@@ -81,6 +82,7 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         episode = int(self._seeds.integers(2**31)) if seed is None else seed
         observed = self.batch.reset([0], [episode])
         self.agents = list(AGENTS)
+        self._was_reset = True
         self._state = observed.state[0]
         return dict(zip(AGENTS, observed.obs[0], strict=True)), {agent: {"success": False} for agent in AGENTS}
 
@@ -98,6 +100,12 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         missing = [agent for agent in AGENTS if agent not in actions]
         if missing:
             raise EnvError(f"{self.metadata['name']}: no action for {', '.join(missing)}; expected one for each agent")
+        for agent in AGENTS:
+            if np.shape(actions[agent]) != self._action_space[agent].shape:
+                raise EnvError(
+                    f"{self.metadata['name']}: the action of {agent} has shape {list(np.shape(actions[agent]))}; "
+                    f"expected {list(self._action_space[agent].shape)}"
+                )
         result = self.batch.step([0], np.stack([actions[agent] for agent in AGENTS])[None])
         self._state = result.state[0]
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
@@ -121,7 +129,13 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         self.agents, self._state = agents, state
 
     def render(self) -> np.ndarray:
-        """The view of the task's camera, uint8 [height, width, 3]; needs no screen."""
+        """The view of the task's camera, uint8 [height, width, 3]; needs no screen.
+
+        Raises:
+            EnvError: before the first `reset`, or where this machine cannot draw.
+        """
+        if not self._was_reset:
+            raise EnvError(f"{self.metadata['name']}: render() before reset()")
         return self._renderer.draw(self.batch.simulation.model, self.batch.simulation.world(0))
 
     def close(self) -> None:

@@ -25,6 +25,8 @@ class SceneRenderer:
             from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
             width, height = self._size
+            buffer = model.vis.global_
+            buffer.offwidth, buffer.offheight = max(buffer.offwidth, width), max(buffer.offheight, height)
             self._renderer = MujocoRenderer(model, data, width=width, height=height, camera_name="view")
             self._drawn = data
         return np.array(self._renderer.render("rgb_array"))

@@ -41,6 +41,8 @@ class Snapshot:
 class Simulation:
     """B worlds of one model. What happens in a world depends on nothing but its own starts and controls.
 
+    Where one blows up, the step of all worlds that were stepped with it is lost.
+
     Args:
         model: the compiled scene.
         num_worlds: B.
@@ -132,6 +134,7 @@ class Simulation:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
+            self._pool = None
 
     def _advance(self, rows: Sequence[int]) -> None:
         """Substeps whose last half is left out: sensors then show positions and velocities of the very end.
@@ -153,7 +156,7 @@ class Simulation:
             raise EnvError(
                 f"bidexhands-mujoco/{self._name}: the simulation became unstable at {data.time:.2f} s of world {row} "
                 f"({', '.join(names)})",
-                "use more substeps: env.physics=fine",
+                "env.physics=fine simulates in smaller steps; where it did, report the seed and the actions",
             )
 
 

@@ -69,7 +69,7 @@ def _add_panel(frame: Any, side: str, origin: tuple[float, float, float], handle
             FRICTION,
             type=shape.mjGEOM_BOX,
             pos=[0.214 * inward, -0.465, 0],
-            size=[0.208, 0.46, 0.0088],
+            size=[0.208, 0.46, 0.0088],  # 0.218 after the bounding box, but then both panels would overlap
             rgba=[0.62, 0.44, 0.28, 1],
         )
     )

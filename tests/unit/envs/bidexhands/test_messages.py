@@ -45,6 +45,43 @@ def test_a_step_before_the_first_reset_is_refused() -> None:
 
 
 @mujoco_only
+@pytest.mark.parametrize("rows", [[0, 0], [-1, 1], [2]])
+def test_rows_that_are_named_twice_or_not_there_are_refused(rows: list[int]) -> None:
+    batch = BiDexHandsBatch("over", 2)
+    batch.reset([0, 1], [0, 1])
+    with pytest.raises(EnvError, match=r"expected each at most once and in \[0, 2\)"):
+        batch.step(rows, np.zeros((len(rows), 2, 20)))
+    with pytest.raises(EnvError, match=r"expected each at most once and in \[0, 2\)"):
+        batch.reset(rows, rows)
+
+
+@mujoco_only
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"physics": "slow"}, "there is no physics 'slow'; expected one of fine, fast"),
+        ({"episode_steps": 0}, "episode_steps = 0; expected at least 1"),
+        ({"num_envs": 0}, "num_envs = 0; expected at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(EnvError, match=message):
+        BiDexHandsBatch("over", **wrong)
+
+
+@mujoco_only
+def test_a_negative_seed_a_picture_of_nothing_and_a_misshapen_action_are_refused() -> None:
+    env = parallel_env("over")
+    with pytest.raises(EnvError, match=r"render\(\) before reset\(\)"):
+        env.render()
+    with pytest.raises(EnvError, match="seed = -1; expected at least 0"):
+        env.batch.reset([0], [-1])
+    env.reset(seed=0)
+    with pytest.raises(EnvError, match=r"the action of left_hand has shape \[26\]; expected \[20\]"):
+        env.step({"right_hand": np.zeros(20), "left_hand": np.zeros(26)})
+
+
+@mujoco_only
 def test_a_pettingzoo_step_before_reset_or_after_the_end_is_refused() -> None:
     env = parallel_env("over")
     actions = {agent: np.zeros(20, np.float32) for agent in env.possible_agents}
