@@ -30,6 +30,10 @@ contacts twice as stiff leave 4 mm at the inward door, and bend it as far.
 """
 
 
+WORST_MM, WORST_QVEL, WORST_OVERSHOOT = 15.0, 200.0, 0.75
+"""What no step may pass: half as much again as the worst that was measured, 10.4 mm, 132 rad/s and 0.48 rad."""
+
+
 def measured(task: str, kind: str, num_steps: int) -> dict[str, Any]:
     """The script's figures of one task."""
     spec = importlib.util.spec_from_file_location("stability", SCRIPT)
@@ -56,6 +60,9 @@ def test_physics_is_fine_for_a_while(task: str, kind: str) -> None:
 def test_physics_is_fine_for_long(task: str, kind: str) -> None:
     figures = measured(task, kind, LONG)
     assert figures["penetration_percentiles_mm"]["99"] <= DEEPEST_MM.get(task, FOR_OTHER_TASKS_MM)
+    assert figures["worst_penetration_mm"] <= WORST_MM
+    assert figures["max_abs_qvel"] <= WORST_QVEL
+    assert all(phase["by"] <= WORST_OVERSHOOT for phase in figures["limit_overshoot"].values())
     beyond = figures["steps_beyond_the_prototypes"]
     assert max(beyond.values()) <= RARE * LONG
     if kind == "fresh":
