@@ -3,14 +3,17 @@
 #   PYTHON   the interpreter to build the environment with (searched for when not given)
 #   VENV     where the environment lies (.venv)
 #   ARGS     more words for the command, e.g. make train ARGS="env=mamujoco/ant-4x2 seed=1"
+#   JOBS     processes that share the tests (2); 0: one after the other in this one
 
 VENV ?= .venv
 ARGS ?=
+JOBS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Tensors are small in the tests: one thread is as fast as two and leaves the second core to others.
+# Runs that a file's tests share are made once, so a file's tests stay in one process.
 TEST_ENV := OMP_NUM_THREADS=1
 
 .PHONY: help install train test slow lint format bench
@@ -24,7 +27,7 @@ train: $(STAMP) ## a team learns HalfCheetah-2x3 in imagination, on a CPU, in mi
 	$(BIN)/dima train $(ARGS)
 
 test: $(STAMP) ## the default tests
-	$(TEST_ENV) $(BIN)/python -m pytest $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 slow: $(STAMP) ## the tests that take longer
 	$(TEST_ENV) $(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)

@@ -214,14 +214,6 @@ def test_bench_writes_its_figures(tmp_path: Path) -> None:
     assert figures["hardware"]["cpu"]
 
 
-def test_bench_times_only_what_was_asked_for(tmp_path: Path) -> None:
-    arguments = ("stages=[imagine]", "repeats=1", "bench_steps=50", "out=imagine.json")
-    assert dima("bench", *SMALL, *arguments, cwd=tmp_path).code == 0
-    figures = json.loads((tmp_path / "imagine.json").read_text())
-    assert "imagined_steps_per_core_s" in figures
-    assert not {"parts", "policy", "collect"} & set(figures)
-
-
 def test_a_sweep_runs_one_after_another(tmp_path: Path) -> None:
     outcome = dima("train", *SMALL, "env_steps=15", "-m", "seed=0,1", cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr

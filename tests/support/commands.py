@@ -106,7 +106,9 @@ def rows(run: Path) -> list[dict[str, Any]]:
 def _context() -> multiprocessing.context.ForkServerContext:
     """A server that has imported everything once, from which each command is forked within milliseconds."""
     context = multiprocessing.get_context("forkserver")
-    commands = [f"dima.run.{name}" for name in ("train", "evaluate", "collect", "fit", "predict", "prediction_figures")]
+    commands = [
+        f"dima.run.{name}" for name in ("train", "evaluate", "collect", "fit", "predict", "bench", "prediction_figures")
+    ]
     preloaded = ["torch._dynamo", *commands, "tests.support.linear_model"]
     context.set_forkserver_preload(preloaded)
     return context
