@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import platform
 import statistics
@@ -18,11 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from envs.bidexhands import TASKS, BiDexHandsBatch, parallel_env
 from envs.bidexhands.batch import threads_of
+
+mujoco = importlib.import_module("mujoco")  # its functions are bound at run time, unknown to the type checker
 
 PROTOTYPE = {
     "over": {"fine": [1420, 1750], "fast": [2750, 2750]},
