@@ -29,7 +29,6 @@ from tests.support.commands import (
     start,
 )
 from tests.support.datasets import edit_header, replace_episode
-from tests.support.dima_models import CONFIGS
 from worldmodel.dataset import read_dataset
 from worldmodel.episode_files import episode_name
 from worldmodel.types import Trajectory
@@ -66,27 +65,6 @@ def run(unbroken: Path, tmp_path: Path) -> Path:
     """A copy of both that a test may spoil."""
     shutil.copytree(unbroken.parent / "data", tmp_path / "data")
     return shutil.copytree(unbroken, tmp_path / "run", symlinks=True)
-
-
-PRESETS = ["cpu", "paper", "published", "smoke"]
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_what_a_preset_says_of_training_is_left_out(preset: str, data: Path) -> None:
-    # A preset that comes with the command (cpu, without a GPU) speaks of loops and engines, which a fit has none of.
-    words = (
-        "updates={denoiser: 1, decoder: 1, reward_termination: 0}",
-        "held_out_batches=1",
-        "device=cpu",
-        "num_threads=1",
-    )
-    small = [f"world_model.{part}.optim.batch_size=2" for part in ("denoiser", "decoder", "reward_termination")]
-    outcome = dima("fit", f"preset={preset}", f"data={data}", *words, *small, "out=run", cwd=data.parent)
-    assert outcome.code == 0, outcome.stderr
-
-
-def test_every_preset_is_tried_above() -> None:
-    assert sorted(file.stem for file in (CONFIGS / "preset").glob("*.yaml")) == PRESETS
 
 
 def fit(data: Path, *words: str, out: str = "run") -> Path:
