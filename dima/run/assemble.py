@@ -129,7 +129,7 @@ def build_trainer(settings: TrainSettings, learner: Learner, log: RunLog) -> Tra
         behaviour=settings.policy,
         mappo=learner.mappo,
         replay=settings.replay.build(learner.spec, config.num_envs, learner.device),
-        source=_build_source(settings, learner),
+        source=build_source(settings, learner),
         engine=settings.engine,
         evaluator=Evaluator(settings.env_config, evaluation_seeds(settings), config.eval_episodes),
         randomness=learner.randomness,
@@ -138,7 +138,7 @@ def build_trainer(settings: TrainSettings, learner: Learner, log: RunLog) -> Tra
     )
 
 
-def _build_source(settings: TrainSettings, learner: Learner) -> StepsSource:
+def build_source(settings: TrainSettings, learner: Learner) -> StepsSource:
     """What collects, in this process or in others."""
     config, spec, model, policy = settings.trainer, learner.spec, learner.model, learner.mappo.policy
     if config.collect_workers == 0:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dima.run.assemble import Learner, _build_source
+from dima.run.assemble import Learner, build_source
 from dima.run.bench_measure import EAGER, Stage, Twin
 from dima.run.bench_timing import Call, Prepared
 from dima.run.checkpoint import CheckpointStore
@@ -100,7 +100,7 @@ class Bench:
     def _workers(self, steps: int) -> StepsSource:
         """Training's own worker processes; exactly `steps` a round, so that every round does the same."""
         trainer = dataclasses.replace(self.settings.trainer, collect_unit="steps", collect_steps=steps)
-        return _build_source(dataclasses.replace(self.settings, trainer=trainer), self.learner)
+        return build_source(dataclasses.replace(self.settings, trainer=trainer), self.learner)
 
     def _absorb(self, trajectories: Iterable[Trajectory], replay: Replay) -> None:
         for trajectory in trajectories:
