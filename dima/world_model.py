@@ -268,7 +268,7 @@ class DimaWorldModel(nn.Module):
         critic = self.config.sigma_data * state.z[:, -1]
         if self.config.critic_input == "state_action":
             critic = torch.cat([critic, state.last_action.flatten(1)], dim=1)
-        return AgentView(actor=obs, critic=critic)
+        return AgentView(actor=obs, critic=critic, state=self.state_norm.denormalize(state.z[:, -1]))
 
     @torch.no_grad()
     def decode_states(self, state: Tensor) -> Tensor:

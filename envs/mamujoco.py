@@ -12,7 +12,8 @@ import functools
 import importlib
 import importlib.metadata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -68,6 +69,9 @@ class MamujocoConfig(Config):
     """Pixels."""
     render_height: int
     """Pixels."""
+    seeing_agents: tuple[int, ...] | None = None
+    """Agents, by number from 1, that observe velocities and everything about the root; null: all. The others observe
+    the positions of their joints only. Needs `obs_mode=local` (with a default, so that older runs can be read)."""
 
     def validate(self) -> None:
         """Refuse options that the body does not have."""
@@ -76,11 +80,15 @@ class MamujocoConfig(Config):
         self.require(self.contact_forces or self.scenario == "Ant", "contact_forces", "true for any body but Ant")
         self.require(self.render_width >= 1, "render_width", "at least 1 pixel")
         self.require(self.render_height >= 1, "render_height", "at least 1 pixel")
+        seeing = self.seeing_agents
+        self.require(seeing is None or self.obs_mode == "local", "seeing_agents", "null with obs_mode=full")
+        self.require(seeing is None or min(seeing, default=1) >= 1, "seeing_agents", "null or agents' numbers from 1")
 
     @property
     def env_id(self) -> str:
-        """The name in results, e.g. `mamujoco/halfcheetah-2x3`."""
-        return f"mamujoco/{self.scenario.lower()}-{self.partition.replace('|', '-')}"
+        """The name in results, e.g. `mamujoco/halfcheetah-2x3`; with `-partial` where `seeing_agents` is set."""
+        partial = "" if self.seeing_agents is None else "-partial"
+        return f"mamujoco/{self.scenario.lower()}-{self.partition.replace('|', '-')}{partial}"
 
     def build(self) -> MamujocoEnv:
         """Load the body; raises `ConfigError` for an unknown partition or joint."""
@@ -99,6 +107,7 @@ class MamujocoConfig(Config):
                 ("body", self.scenario if body is None else body.id),
             ),
             render=functools.partial(render_offscreen, env),
+            shown=None if self.seeing_agents is None else joint_positions_only(env, self.seeing_agents),
         )
 
 
@@ -143,6 +152,29 @@ def make_parallel_env(config: MamujocoConfig, *, with_observations: bool = True)
             "reads the tendon's Jacobian in the layout of mujoco 3.5.0 and earlier; install mujoco<=3.5.0 for it"
         ) from error
     return env
+
+
+def joint_positions_only(env: MultiAgentMujocoEnv, seeing_agents: Sequence[int]) -> dict[str, np.ndarray]:
+    """Of each agent that is not among `seeing_agents`, which entries of its observation are positions of joints.
+
+    Raises:
+        ConfigError: when there is no agent of such a number.
+    """
+    agents = env.possible_agents
+    unknown = [number for number in seeing_agents if number > len(agents)]
+    if unknown:
+        raise ConfigError(f"MamujocoConfig.seeing_agents names agent {unknown[0]}; there are agents 1 to {len(agents)}")
+    hidden = [agent for number, agent in enumerate(agents, 1) if number not in seeing_agents]
+    # What the package puts into an observation of markers: 1 for the position of a driven joint, 0 for anything else.
+    body: Any = env.single_agent_env.unwrapped
+    markers = SimpleNamespace(**{name: np.zeros_like(getattr(body.data, name)) for name in _OBSERVED})
+    for joint in (joint for part in env.agent_action_partitions for joint in part):
+        markers.qpos[joint.qpos_ids] = 1
+    return {agent: np.flatnonzero(env._get_obs_agent(agents.index(agent), markers)) for agent in hidden}
+
+
+_OBSERVED = ("qpos", "qvel", "cinert", "cvel", "qfrc_actuator", "cfrc_ext")
+"""Parts of MuJoCo's data that observations are made of."""
 
 
 def render_offscreen(env: MultiAgentMujocoEnv) -> np.ndarray:

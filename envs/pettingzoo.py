@@ -95,16 +95,23 @@ class PettingZooEnv:
         standardize_obs: bool = False,
         versions: tuple[tuple[str, str], ...] = (),
         render: Callable[[], Any] | None = None,
+        shown: Mapping[Any, np.ndarray] | None = None,
     ) -> None:
+        """Adapt `env`; of an agent named in `shown` only those entries of its own observation are shown."""
         self._env = env
+        self._shown = shown or {}
         self._render = render or env.render
         self._env_id = env_id
         self._agents: list[Any] = list(env.possible_agents)
-        sizes = tuple(box_size(env_id, "observation", a, env.observation_space(a)) for a in self._agents)
+        given = [box_size(env_id, "observation", a, env.observation_space(a)) for a in self._agents]
+        sizes = tuple(
+            len(self._shown[agent]) if agent in self._shown else size
+            for agent, size in zip(self._agents, given, strict=True)
+        )
         self._actions = ActionScaling(env_id, {agent: env.action_space(agent) for agent in self._agents})
         env.reset(seed=0)  # the state's size is only known once there is a state
         state_dim = self._state().size
-        self._local_sizes = sizes
+        self._local_sizes = given
         self._observe: ObservationBuilder = (
             LocalObservation(sizes)
             if obs_mode == "local"
@@ -174,8 +181,12 @@ class PettingZooEnv:
                 self._agents, self._in_order("observation", local), self._local_sizes, strict=True
             )
         ]
+        shown = [
+            vector[self._shown[agent]] if agent in self._shown else vector
+            for agent, vector in zip(self._agents, vectors, strict=True)
+        ]
         state = self._state()
-        return Observed(self._observe(vectors, state), state)
+        return Observed(self._observe(shown, state), state)
 
     def _state(self) -> np.ndarray:
         try:

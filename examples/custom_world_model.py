@@ -104,7 +104,7 @@ class LinearWorldModel(nn.Module):
 
     def view(self, state: Now) -> AgentView:
         """Actors see their observations, the critic sees the state."""
-        return AgentView(actor=state.obs, critic=state.state)
+        return AgentView(actor=state.obs, critic=state.state, state=state.state)
 
 
 def main(overrides: list[str]) -> int:

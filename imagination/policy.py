@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from imagination.actor_input import ActorInput, ActorInputKind
 from imagination.distributions import ActionDistribution, DiagonalGaussian, StretchedBeta
 from worldmodel.config import Config
 from worldmodel.networks import mlp, orthogonal_init
@@ -47,6 +48,8 @@ class PolicyConfig(Config):
     """`free`: smallest log std."""
     log_std_max: float
     """`free`: largest log std."""
+    input: ActorInputKind = "obs"
+    """What the actors are fed with (with a default, so that older runs can be read)."""
 
     def validate(self) -> None:
         """Refuse empty networks and impossible spreads."""
@@ -59,12 +62,12 @@ class PolicyConfig(Config):
         )
 
     def build(self, spec: EnvSpec, actor_dim: int) -> Policy:
-        """A fresh policy for the agents of `spec`, each seeing F = `actor_dim` numbers."""
+        """A fresh policy for the agents of `spec`, of whom a model's view holds `actor_dim` numbers each."""
         return Policy(self, spec, actor_dim)
 
 
 class Policy(nn.Module):
-    """Shared actor: [..., N, F] -> a distribution over [..., N, A].
+    """Shared actor: [..., N, F] -> a distribution over [..., N, A]; `input` makes what it is fed with.
 
     LayerNorm on the input, then (Linear, activation, LayerNorm) for each hidden layer, orthogonal with gain sqrt(2).
     An action dimension that an agent does not have is always 0 and has neither log-probability nor entropy.
@@ -75,11 +78,12 @@ class Policy(nn.Module):
     def __init__(self, config: PolicyConfig, spec: EnvSpec, actor_dim: int) -> None:
         """Fresh weights from torch's default generator."""
         super().__init__()
+        self.input = ActorInput(config.input, spec, actor_dim)
         self.trunk = mlp(
-            [actor_dim, *config.hidden_dims], activation=config.activation, layer_norm=True, activate_last=True
+            [self.input.dim, *config.hidden_dims], activation=config.activation, layer_norm=True, activate_last=True
         )
         if config.input_layer_norm:
-            self.trunk.insert(0, nn.LayerNorm(actor_dim))
+            self.trunk.insert(0, nn.LayerNorm(self.input.dim))
         orthogonal_init(self.trunk)
         head = BetaHead if config.head == "beta" else GaussianHead
         self.head = head(config, config.hidden_dims[-1], spec.action_dim)

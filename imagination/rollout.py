@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from imagination.policy import Policy
 from worldmodel.protocol import WorldModel
-from worldmodel.types import ImaginedRollout, Segment
+from worldmodel.types import AgentView, ImaginedRollout, Segment
 
 
 @contextmanager
@@ -37,12 +38,12 @@ def imagine(
     """
     with evaluation_mode(model):
         model_state = model.start(context, generator=generator)
-        views = [model.view(model_state)]
+        views = [_view(model, policy, model_state)]
         actions, log_probs, predictions = [], [], []
         for _ in range(horizon):
             action, log_prob = policy.sample(views[-1].actor, generator)
             model_state, prediction = model.step(model_state, policy.to_env(action), generator=generator)
-            views.append(model.view(model_state))
+            views.append(_view(model, policy, model_state))
             actions.append(action)
             log_probs.append(log_prob)
             predictions.append(prediction)
@@ -54,3 +55,9 @@ def imagine(
         reward=torch.stack([prediction.reward for prediction in predictions], dim=1),
         continuation=torch.stack([prediction.continuation for prediction in predictions], dim=1),
     )
+
+
+def _view(model: WorldModel[Any], policy: Policy, model_state: Any) -> AgentView:
+    """What the model shows, with the policy's own input in place of the actors' view."""
+    view = model.view(model_state)
+    return dataclasses.replace(view, actor=policy.input(view))

@@ -165,9 +165,39 @@ class Agent(Protocol[CarryT]):
         ...
 
 
-class StateInference(Protocol):
-    """Infers the global state from what agents may see."""
+Auxiliary = Literal["own", "joint"]
+"""What a state is inferred from: an agent's own observations, or those of all agents, who then must communicate."""
 
-    def infer(self, history: Tensor, *, num_samples: int, generator: torch.Generator) -> Tensor:
-        """Draw [M,B,S] plausible states, M = `num_samples`, from observation histories [B,K+1,N,O]."""
+
+@runtime_checkable
+class StateInference(Protocol):
+    """Infers the global state from what an agent may see. State and randomness are arguments, as everywhere."""
+
+    auxiliary: Auxiliary
+    """Whose observations it reads; whatever others observed cannot change the result of an `own` one by a bit."""
+    history_steps: int
+    """m: how many observations before the present one it reads."""
+
+    def infer(
+        self,
+        history: Tensor,
+        *,
+        num_samples: int,
+        generator: torch.Generator,
+        agent: Tensor | None = None,
+        state: Tensor | None = None,
+    ) -> Tensor:
+        """Draw [M,B,S] plausible states in the environment's units, M = `num_samples`.
+
+        Args:
+            history: [B,m+1,N,O] observations, the present one last; before an episode's start its first one stands.
+            num_samples: M.
+            generator: where all chance comes from.
+            agent: [B] who infers, numbers from 0; needed where `auxiliary` is `own`.
+            state: [B,S] the true state; only an oracle reads it.
+
+        Raises:
+            ValueError: for a history of another shape, an unknown agent, or none where one is needed.
+            FloatingPointError: when an observation is not finite; names which.
+        """
         ...

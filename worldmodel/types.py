@@ -270,10 +270,15 @@ class Prediction(TensorStruct):
 
 @dataclasses.dataclass(frozen=True)
 class AgentView(TensorStruct):
-    """What the actors and the critic see now: `actor` [B,N,F], `critic` [B,C] (training only)."""
+    """What the actors and the critic see now: `actor` [B,N,F], `critic` [B,C] (training only).
+
+    `state` [B,S]: the global state in the environment's units, for actors that are fed with it; None where a model has
+    none.
+    """
 
     actor: Tensor
     critic: Tensor
+    state: Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,6 +133,7 @@ class Trainer:
         with metrics.timed("collect"):
             for trajectory in self.source.collect(self._acting()):
                 self.model.update_statistics(trajectory)
+                self.mappo.policy.input.update_statistics(trajectory)
                 self.replay.append(trajectory)
                 collected += trajectory.length
         self.counters.env_steps += collected

@@ -92,7 +92,7 @@ class OracleModel(nn.Module):
 
     def view(self, state: OracleState) -> AgentView:
         """Actors see their own observation, the critic the global state."""
-        return AgentView(actor=state.obs, critic=state.state)
+        return AgentView(actor=state.obs, critic=state.state, state=state.state)
 
     def decode_states(self, state: Tensor) -> Tensor:
         """Exact observations [B,N,O] of `state` [B,S]."""

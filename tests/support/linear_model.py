@@ -144,4 +144,4 @@ class LinearModel(nn.Module):
 
     def view(self, state: LinearState) -> AgentView:
         """Observations for the actors, the state for the critic."""
-        return AgentView(actor=state.obs, critic=state.state)
+        return AgentView(actor=state.obs, critic=state.state, state=state.state)

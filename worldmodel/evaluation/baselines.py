@@ -67,7 +67,7 @@ class _Baseline(nn.Module):
 
     def view(self, state: BaselineState) -> AgentView:
         """Actors see their own observation, the critic the global state."""
-        return AgentView(actor=state.obs, critic=state.state[:, -1])
+        return AgentView(actor=state.obs, critic=state.state[:, -1], state=state.state[:, -1])
 
     def _keep(self, state: Tensor) -> Tensor:
         """States [*,S] of the environment in the units of the carry."""
