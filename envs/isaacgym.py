@@ -8,14 +8,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import shutil
 from pathlib import Path
 
 from envs import isaacgym_worker
 from envs.bidexhands.tasks import TASKS
-from envs.isaacgym_link import IsaacGymWorker, WorkerRefused
+from envs.isaacgym_link import IsaacGymWorker
 from envs.isaacgym_vector import IsaacGymEnv, IsaacGymVec
 from envs.pettingzoo import ObsMode
+from envs.worker_process import WorkerRefused, activated, interpreter
 from worldmodel.config import Config, ConfigError
 
 PYTHON_VARIABLE = "ISAACGYM_PYTHON"
@@ -79,13 +79,13 @@ class IsaacGymConfig(Config):
                 f"{self.env_id} needs Isaac Gym and Bi-DexHands in a Python of their own, and nothing says where that "
                 f"is: set env.python or {PYTHON_VARIABLE} to its interpreter (docs/isaacgym.md){self._instead()}"
             )
-        python = shutil.which(os.path.expanduser(named))
+        python = interpreter(named)
         if python is None:
             raise ConfigError(
                 f"{self.env_id}: there is no interpreter {named} (env.python, or {PYTHON_VARIABLE}){self._instead()}"
             )
         serve = ["--serve", f"isaacgym:{self.task}", "--with", self.device, "--num-worlds", str(num_worlds)]
-        return [os.path.abspath(python), os.path.abspath(isaacgym_worker.__file__), *serve]
+        return [python, os.path.abspath(isaacgym_worker.__file__), *serve]
 
     def _start(self, num_worlds: int) -> IsaacGymWorker:
         command = self.command(num_worlds)
@@ -111,17 +111,3 @@ class IsaacGymConfig(Config):
         return f"; the same task on MuJoCo needs none of it: env=bidexhands-mujoco/{self._ported()}" * (
             self._ported() is not None
         )
-
-
-def activated(python: Path) -> dict[str, str]:
-    """This process's environment as if that of `python` were activated, without our own import paths.
-
-    Isaac Gym compiles a part of itself with the `ninja` beside the interpreter, and loads the interpreter's library.
-    """
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    environment["PATH"] = os.pathsep.join([str(python.parent), environment.get("PATH", os.defpath)])
-    libraries = python.parent.parent / "lib"
-    if any(libraries.glob("libpython3*.so*")):
-        known = environment.get("LD_LIBRARY_PATH")
-        environment["LD_LIBRARY_PATH"] = os.pathsep.join([known, str(libraries)] if known else [str(libraries)])
-    return environment

@@ -1,51 +1,29 @@
-"""The toolkit's side of the worker that steps Bi-DexHands: starts it, asks it, names how it ended, leaves none behind.
+"""The toolkit's side of the worker that steps Bi-DexHands: what it is asked for, and what it answers.
 
 What goes over the socket: `envs.isaacgym_worker`. Knows no task and nothing of episodes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import signal
-import socket
-import subprocess
-import threading
-import time
-import weakref
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from envs import isaacgym_worker as wire
-from envs.errors import EnvError
-from worldmodel.config import ConfigError
+from envs import isaacgym_worker as layout
+from envs import worker_wire as wire
+from envs.worker_process import Arrays, WorkerProcess, WorkerRefused
 
-Arrays = dict[str, np.ndarray]
-
-_PATIENCE_S = 5.0
-"""Seconds that a worker which was asked to close, or has hung up, may take to end."""
-_LAST_WORDS = 4000
-"""Bytes kept of what the worker and its simulator print."""
+__all__ = ["Arrays", "Hello", "IsaacGymWorker", "WorkerRefused"]
 
 
 class Hello(NamedTuple):
     """What a worker says of itself."""
 
-    sizes: wire.Sizes
+    sizes: layout.Sizes
     episode_steps: int
     """Control steps of an episode, the one that follows the reset included."""
     versions: tuple[tuple[str, str], ...]
-
-
-class WorkerRefused(EnvError):
-    """The worker could not do what it was asked for; `kind`: the exception's class, `module`: the one it misses."""
-
-    def __init__(self, message: str, kind: str, module: str | None) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.module = module
 
 
 class IsaacGymWorker:
@@ -73,18 +51,9 @@ class IsaacGymWorker:
         timeout_s: float,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._name = name
-        self._timeout_s = timeout_s
-        self._process, self._socket = _start(list(command), name, environment)
-        self._channel = wire.Channel(self._socket)
-        self._words = _LastWords(self._process)
-        # Also when nobody closes: a worker ends with the object that asks it, or with the interpreter.
-        self._finalizer = weakref.finalize(self, _see_off, self._process, self._socket, self._words, 0.0)
-        # From here on every failure sees the worker off.
-        kind, payload = self._ask(None, b"", wire.MAX_TEXT, start_timeout_s, "starting", "env.start_timeout_s")
-        self.hello = self._read_hello(kind, payload)
-        self._result = wire.result_parts(self.hello.sizes)
-        self._limit = max(wire.MAX_TEXT, wire.num_bytes(self._result))
+        self._process = WorkerProcess(command, name, timeout_s=timeout_s, environment=environment)
+        self.hello = self._process.hello(_read_hello, layout.PROTOCOL, start_timeout_s)
+        self._result = layout.result_parts(self.hello.sizes)
 
     @property
     def pid(self) -> int:
@@ -93,150 +62,21 @@ class IsaacGymWorker:
 
     def reset(self, seed: int) -> Arrays:
         """Let all worlds begin anew, and give what they show one step later: arrays by name, see `result_parts`."""
-        return self._arrays(wire.RESET, wire.SEED.pack(seed), "resetting")
+        return self._process.arrays(wire.RESET, layout.SEED.pack(seed), self._result, "resetting")
 
     def step(self, again: np.ndarray, action: np.ndarray) -> Arrays:
         """One control step of all worlds; those marked in `again` [W] begin anew before their `action` [W,N,A]."""
-        request = wire.pack(wire.request_parts(self.hello.sizes), {"again": again, "action": action})
-        return self._arrays(wire.STEP, request, "stepping")
+        request = wire.pack(layout.request_parts(self.hello.sizes), {"again": again, "action": action})
+        return self._process.arrays(wire.STEP, request, self._result, "stepping")
 
     def close(self) -> None:
         """End the worker: as it likes for some seconds, then by force."""
-        if self._finalizer.detach() is None:
-            return
-        with contextlib.suppress(OSError):
-            self._channel.send(wire.CLOSE, deadline=time.monotonic() + 1.0)
-        _see_off(self._process, self._socket, self._words, _PATIENCE_S)
-
-    def _arrays(self, request: bytes, payload: bytes, doing: str) -> Arrays:
-        kind, answer = self._ask(request, payload, self._limit, self._timeout_s, doing, "env.timeout_s")
-        try:
-            if kind != wire.RESULT:
-                raise wire.ProtocolError(f"kind {kind!r}, expected a result")
-            return wire.unpack(self._result, answer)
-        except wire.ProtocolError as error:
-            raise self._ended(f"sent what is no answer while {doing}: {error}", 0.0) from error
-
-    def _ask(
-        self, request: bytes | None, payload: bytes, limit: int, timeout_s: float, doing: str, setting: str
-    ) -> tuple[bytes, bytes]:
-        """Send `request`, if there is one, and wait for what comes; every way out but an answer ends the worker."""
-        if not self._finalizer.alive:
-            raise EnvError(f"{self._name}: its worker has ended; build the environment anew")
-        deadline = time.monotonic() + timeout_s
-        try:
-            if request is not None:
-                self._channel.send(request, payload, deadline)
-            kind, answer = self._channel.receive(limit, deadline)
-            told = dict(json.loads(answer)) if kind == wire.ERROR else None
-        except TimeoutError as error:
-            raise self._ended(f"gave no answer within {timeout_s:g} s while {doing} ({setting})", 0.0) from error
-        except (EOFError, OSError) as error:
-            raise self._ended(f"ended while {doing}", _PATIENCE_S) from error
-        except (wire.ProtocolError, ValueError, TypeError) as error:
-            raise self._ended(f"sent what is no message of this protocol while {doing}: {error}", 0.0) from error
-        except BaseException:  # Ctrl-C: half an answer may lie in the socket
-            self._end(0.0)
-            raise
-        if told is not None:
-            raise self._refused(told, doing)
-        return kind, answer
-
-    def _refused(self, told: dict[str, Any], doing: str) -> EnvError:
-        self._end(_PATIENCE_S)
-        kind, text = str(told.get("type")), " ".join(str(told.get("text")).split())
-        if kind == "SystemExit":  # Bi-DexHands quits: why, it has printed
-            text = self._words.tail()
-        error = WorkerRefused(f"{self._name}: {kind} while {doing}: {text}", kind, told.get("module"))
-        error.add_note(f"in the worker:\n{told.get('traceback')}")
-        return error
-
-    def _read_hello(self, kind: bytes, payload: bytes) -> Hello:
-        try:
-            if kind != wire.HELLO:
-                raise ValueError(f"kind {kind!r}, expected a hello")
-            told = json.loads(payload)
-            if told["protocol"] != wire.PROTOCOL:
-                raise ValueError(f"it speaks protocol {told['protocol']!r}, this toolkit speaks {wire.PROTOCOL}")
-            sizes = wire.Sizes(**{name: int(size) for name, size in told["sizes"].items()})
-            if min(sizes) < 1 or (steps := int(told["episode_steps"])) < 2:
-                raise ValueError(f"sizes {sizes} and {told['episode_steps']} steps, expected numbers above 0")
-            versions = tuple(sorted((str(name), str(version)) for name, version in told["versions"].items()))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise self._ended(f"began with what is no hello: {error}", 0.0) from error
-        return Hello(sizes, steps, versions)
-
-    def _ended(self, what: str, patience_s: float) -> EnvError:
-        """See the worker off, and say what happened, how it ended and what it said last."""
-        pid, how = self.pid, self._end(patience_s)
-        words = self._words.tail()
-        said = f"; its last words: {words}" if words else "; it said nothing"
-        return EnvError(f"{self._name}: the worker (pid {pid}) {what}; it {how}{said}")
-
-    def _end(self, patience_s: float) -> str:
-        self._finalizer.detach()
-        return _see_off(self._process, self._socket, self._words, patience_s)
+        self._process.close()
 
 
-class _LastWords:
-    """Reads what a process prints and keeps the end of it; a full pipe would stop the process."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        self._kept = bytearray()
-        self._thread = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
-        self._thread.start()
-
-    def tail(self) -> str:
-        """The last lines, as one."""
-        lines = self._kept.decode(errors="replace").splitlines()
-        return " | ".join(line.strip() for line in lines if line.strip())[-600:]
-
-    def finish(self) -> None:
-        """Read what is left, unless a child of the process keeps the pipe open."""
-        self._thread.join(1.0)
-
-    def _read(self, pipe: IO[bytes]) -> None:
-        with pipe:
-            while chunk := pipe.read(4096):
-                self._kept += chunk
-                del self._kept[:-_LAST_WORDS]
-
-
-def _start(
-    command: list[str], name: str, environment: Mapping[str, str] | None
-) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A process in a session of its own, which Ctrl-C does not reach, and our end of the socket that it inherits."""
-    ours, theirs = socket.socketpair()
-    try:
-        process = subprocess.Popen(
-            [*command, "--channel", str(theirs.fileno())],
-            bufsize=0,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-            env=None if environment is None else dict(environment),
-        )
-    except OSError as error:
-        ours.close()
-        raise ConfigError(f"{name}: {command[0]} cannot be started: {error.strerror}") from error
-    finally:
-        theirs.close()
-    return process, ours
-
-
-def _see_off(process: subprocess.Popen[bytes], ours: socket.socket, words: _LastWords, patience_s: float) -> str:
-    """End `process`, at the latest after `patience_s`, and say how it ended."""
-    ours.close()
-    try:
-        process.wait(patience_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        words.finish()
-        return "was ended"
-    words.finish()
-    code = process.returncode
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+def _read_hello(told: dict[str, Any]) -> Hello:
+    sizes = layout.Sizes(**{name: int(size) for name, size in told["sizes"].items()})
+    if min(sizes) < 1 or (steps := int(told["episode_steps"])) < 2:
+        raise ValueError(f"sizes {sizes} and {told['episode_steps']} steps, expected numbers above 0")
+    versions = tuple(sorted((str(name), str(version)) for name, version in told["versions"].items()))
+    return Hello(sizes, steps, versions)

@@ -17,7 +17,8 @@ from types import FrameType
 import numpy as np
 import pytest
 
-from envs import isaacgym_worker as wire
+from envs import isaacgym_worker as layout
+from envs import worker_wire as wire
 from envs.base import EnvError
 from envs.isaacgym_link import IsaacGymWorker, WorkerRefused
 from tests.support.isaacgym_served import served, start
@@ -163,7 +164,7 @@ def message(kind: bytes, payload: bytes, magic: bytes = b"DIMA") -> bytes:
 
 def hello(**changes: object) -> bytes:
     sizes = {"worlds": 1, "agents": 2, "obs": 3, "state": 4, "action": 5}
-    told = {"protocol": wire.PROTOCOL, "sizes": sizes, "episode_steps": 10, "versions": {}, **changes}
+    told = {"protocol": layout.PROTOCOL, "sizes": sizes, "episode_steps": 10, "versions": {}, **changes}
     return message(wire.HELLO, json.dumps(told).encode())
 
 

@@ -1,24 +1,21 @@
-"""The worker's file by itself: what it may be made of, its messages, and worlds behind the port's lazy resets."""
+"""The worker's file by itself: what it may be made of, its arrays, and worlds behind the port's lazy resets."""
 
 from __future__ import annotations
 
 import ast
-import socket
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from envs import isaacgym_worker as wire
+from envs import isaacgym_worker as layout
+from envs import worker_wire as wire
 from envs.bidexhands import BiDexHandsBatch
 from envs.bidexhands.lazy import LazyHands
 
-SOURCE = Path(wire.__file__).read_text()
-SIZES = wire.Sizes(worlds=3, agents=2, obs=4, state=5, action=2)
+SOURCE = Path(layout.__file__).read_text()
+SIZES = layout.Sizes(worlds=3, agents=2, obs=4, state=5, action=2)
 
 
 @pytest.mark.parametrize("version", [(3, 7), (3, 8)])
@@ -39,7 +36,7 @@ def test_it_needs_the_standard_library_and_numpy() -> None:
 def test_arrays_arrive_as_they_were_sent() -> None:
     rng = np.random.default_rng(0)
     sent = {"again": np.array([1, 0, 1]), "action": rng.uniform(-1, 1, (3, 2, 2)).astype(np.float32)}
-    parts = wire.request_parts(SIZES)
+    parts = layout.request_parts(SIZES)
     payload = wire.pack(parts, sent)
     assert len(payload) == wire.num_bytes(parts) == 3 + 3 * 2 * 2 * 4
     arrived = wire.unpack(parts, payload)
@@ -48,58 +45,11 @@ def test_arrays_arrive_as_they_were_sent() -> None:
 
 
 def test_arrays_of_another_size_are_refused_on_both_sides() -> None:
-    parts = wire.request_parts(SIZES)
+    parts = layout.request_parts(SIZES)
     with pytest.raises(ValueError, match=r"action has shape \[3, 2\]; expected \[3, 2, 2\]"):
         wire.pack(parts, {"again": np.zeros(3), "action": np.zeros((3, 2))})
     with pytest.raises(wire.ProtocolError, match="it has 50 bytes, expected 51"):
         wire.unpack(parts, bytes(50))
-
-
-class Ends(NamedTuple):
-    ours: socket.socket
-    theirs: wire.Channel
-
-
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield Ends(ours, wire.Channel(theirs))
-
-
-def test_messages_keep_their_borders(ends: Ends) -> None:
-    sender = wire.Channel(ends.ours)
-    sender.send(wire.STEP, b"one")
-    sender.send(wire.CLOSE)
-    assert ends.theirs.receive(10) == (wire.STEP, b"one")
-    assert ends.theirs.receive(10) == (wire.CLOSE, b"")
-
-
-def test_what_is_no_message_is_refused(ends: Ends) -> None:
-    ends.ours.sendall(b"Importing module 'gym_38'\n")
-    with pytest.raises(wire.ProtocolError, match="it begins with b'Impo', expected b'DIMA'"):
-        ends.theirs.receive(10)
-
-
-def test_a_length_out_of_all_proportion_is_refused_before_it_is_read(ends: Ends) -> None:
-    wire.Channel(ends.ours).send(wire.STEP, bytes(11))
-    with pytest.raises(wire.ProtocolError, match="announces 11 bytes, expected at most 10"):
-        ends.theirs.receive(10)
-
-
-def test_a_message_cut_short_is_an_end(ends: Ends) -> None:
-    ends.ours.sendall(b"DIMA")
-    ends.ours.close()
-    with pytest.raises(EOFError):
-        ends.theirs.receive(10)
-
-
-def test_the_deadline_counts_for_the_whole_message(ends: Ends) -> None:
-    ends.ours.sendall(b"DIMA")
-    began = time.monotonic()
-    with pytest.raises(TimeoutError):
-        ends.theirs.receive(10, began + 0.1)
-    assert time.monotonic() - began < 5.0
 
 
 @pytest.mark.mujoco
