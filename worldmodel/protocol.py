@@ -150,6 +150,42 @@ class WorldModelConfig(Protocol):
         ...
 
 
+class Learnable(Protocol):
+    """What can be fitted to real episodes: world models, and state inferencers that learn. An `nn.Module`."""
+
+    def parts(self) -> Mapping[str, TrainablePart]:
+        """The modules to train, by name."""
+        ...
+
+    def update_statistics(self, trajectory: Trajectory) -> None:
+        """Absorb new real data into running statistics (normalisation). Mutates buffers."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All parameters and buffers, running statistics included."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Restore what `state_dict` gave."""
+        ...
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch dropout and the like."""
+        ...
+
+    def to(self, device: torch.device) -> Any:
+        """Move parameters and buffers."""
+        ...
+
+
+class InferenceConfig(Protocol):
+    """What `inference._target_` names: a frozen config that builds its state inferencer for an environment."""
+
+    def build(self, spec: EnvSpec) -> Any:
+        """A fresh `StateInference`; one that learns is a `Learnable` too."""
+        ...
+
+
 class Agent(Protocol[CarryT]):
     """Acts in the real world; collectors and evaluation know nothing else of policies."""
 

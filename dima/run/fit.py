@@ -1,4 +1,4 @@
-"""`dima fit`: a world model learned offline from a dataset, with held-out episodes that tell how well it generalises.
+"""`dima fit`: a world model or a state inferencer learned offline from a dataset, measured on held-out episodes.
 
 The run folder is like that of `dima train`, with checkpoints named after updates; `dima predict` reads both.
 """
@@ -27,12 +27,13 @@ from dima.run.hydra_app import chosen_groups, run_app
 from dima.run.manifest import make_manifest
 from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness, choose_device, default_threads, limit_threads
+from dima.run.saved_inference import describe_inference
 from dima.run.saved_run import load_or_offer, parse_checkpoint
 from dima.run.settings import apply_overrides, load_config, read_settings
 from dima.run.tracking import open_tracker
 from worldmodel.config import ConfigError
 from worldmodel.dataset import Dataset, read_dataset
-from worldmodel.protocol import WorldModel
+from worldmodel.protocol import Learnable
 from worldmodel.types import EnvSpec
 
 _OF_TRAINING = ("env", "trainer", "policy", "env_steps", "replay", "engine", "profile")
@@ -62,13 +63,17 @@ def _start(config: DictConfig) -> None:
     settings: FitSettings = read_settings(config)
     choices = chosen_groups()
     model, randomness = _build(settings, dataset.spec)
-    default = default_path(*dataset.spec.env_id.split("/"), choices["world_model"], f"fit-seed{settings.seed}")
+    name = choices[settings.learner]
+    default = default_path(*dataset.spec.env_id.split("/"), name, f"fit-seed{settings.seed}")
     folder = RunFolder.create(Path(settings.out) if settings.out else default)
     try:
         folder.lock()
-        choices = {name: choices[name] for name in ("world_model", "preset")}
+        choices = {group: choices[group] for group in (settings.learner, "preset")}
         manifest = make_manifest(randomness.device, dataset.spec, choices, settings.seed, [])
-        folder.write_manifest({**manifest, "data": describe_data(dataset, settings)})
+        manifest["data"] = describe_data(dataset, settings)
+        if settings.inference is not None:
+            manifest["inference"] = describe_inference(name, model)
+        folder.write_manifest(manifest)
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
         _run(_assemble(settings, dataset, model, randomness), folder, settings, dataset)
     except Exception:
@@ -96,6 +101,8 @@ def _prepare_config(config: DictConfig) -> Dataset:
     OmegaConf.set_struct(config, False)
     for name in _OF_TRAINING:
         config.pop(name, None)
+    if config.get("inference") is not None:
+        config.world_model = None
     config.env = dataset.header["env"]
     config.num_threads = config.num_threads or default_threads()
     return dataset
@@ -131,17 +138,19 @@ def _resume(config: DictConfig) -> None:
     _run(fitter, folder, settings, dataset, time_s)
 
 
-def _build(settings: FitSettings, spec: EnvSpec) -> tuple[WorldModel[Any], Randomness]:
+def _build(settings: FitSettings, spec: EnvSpec) -> tuple[Any, Randomness]:
     device = choose_device(settings.device)
     limit_threads(settings.num_threads or default_threads())
     randomness = Randomness(settings.seed, device)
-    model = settings.world_model_config.build(spec)
+    model = settings.learner_config.build(spec)
+    if not hasattr(model, "parts"):
+        raise ConfigError(f"{type(model).__name__} learns nothing; dima infer and dima evaluate take it as it is")
     model.to(device)
     model.train(False)
     return model, randomness
 
 
-def _assemble(settings: FitSettings, dataset: Dataset, model: WorldModel[Any], randomness: Randomness) -> Fitter:
+def _assemble(settings: FitSettings, dataset: Dataset, model: Learnable, randomness: Randomness) -> Fitter:
     """The loop with its data."""
     training, held_out = split(dataset, settings)
     for trajectory in training:
@@ -152,6 +161,7 @@ def _assemble(settings: FitSettings, dataset: Dataset, model: WorldModel[Any], r
         replay=fill(training, dataset.spec, randomness.device),
         held_out=fill(held_out, dataset.spec, randomness.device) if held_out else None,
         randomness=randomness,
+        learned=settings.learner,
     )
 
 
@@ -187,7 +197,7 @@ def _announce(fitter: Fitter, folder: RunFolder, settings: FitSettings, dataset:
         {
             "task": f"{dataset.spec.env_id} ({dataset.spec.num_agents} agents)",
             "data": f"{counts[0]} to train on, {counts[1]} held out",
-            "model": type(fitter.model).__name__,
+            "model": type(fitter.model).__name__ if settings.inference is None else type(settings.inference).__name__,
             "parameters": describe_parameters(fitter.model.parts()),
             "device": fitter.randomness.device,
             "updates": f"{fitter.updates} to {fitter.last_update}",
@@ -205,6 +215,6 @@ def _print_result(fitter: Fitter, folder: RunFolder) -> None:
     for heading in ("part", "updates", "training", "held out"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
     for name, budget in fitter.budgets.items():
-        losses = [latest.get(f"{where}/{name}_loss") for where in ("world_model", "held_out")]
+        losses = [latest.get(f"{where}/{name}_loss") for where in (fitter.learned, "held_out")]
         table.add_row(name, str(budget), *("-" if loss is None else f"{loss:.4f}" for loss in losses))
     Console(width=None if sys.stdout.isatty() else 100).print(table)

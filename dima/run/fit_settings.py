@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dima.run.fitter import FitPlan
+from dima.run.fitter import FitPlan, Learned
 from dima.run.optimize import LearningRateDecay
 from dima.run.runtime import DeviceChoice
 from dima.run.tracking import TrackingConfig
 from dima.run.trainer_config import Updates
 from envs.base import EnvConfig
 from worldmodel.config import Config
-from worldmodel.protocol import WorldModelConfig
+from worldmodel.protocol import InferenceConfig, WorldModelConfig
 
 FREE_ON_RESUME = ("updates", "log_every", "checkpoint_every", "keep_checkpoints", "device", "num_threads", "tracking")
 """What a resumed fit may change."""
@@ -23,7 +23,7 @@ class FitSettings(Config):
     """Everything that `dima fit` is told."""
 
     world_model: Any
-    """A `WorldModelConfig`."""
+    """A `WorldModelConfig`; null where a state inferencer is fitted."""
     data: str
     """The dataset folder."""
     env: Any
@@ -60,10 +60,12 @@ class FitSettings(Config):
     """A run folder to go on with."""
     checkpoint: int | str
     """Which checkpoint to go on from."""
+    inference: Any = None
+    """An `InferenceConfig` that learns; null where a world model is fitted (and by default: older fits have none)."""
 
     def validate(self) -> None:
         """Refuse what cannot be fitted."""
-        self.require(callable(getattr(self.world_model, "build", None)), "world_model", "a config with build(spec)")
+        self.require(callable(getattr(self.learner_config, "build", None)), self.learner, "a config with build(spec)")
         self.require(isinstance(self.env, EnvConfig), "env", "a config with build(), as a whole dataset.json holds it")
         self.require(0 <= self.held_out < 1, "held_out", "a share from 0 to below 1")
         self.require(self.train_steps is None or self.train_steps >= 1, "train_steps", "null or at least 1")
@@ -77,9 +79,14 @@ class FitSettings(Config):
         self.require(self.seed >= 0, "seed", "at least 0")
 
     @property
-    def world_model_config(self) -> WorldModelConfig:
-        """`world_model` by its type."""
-        return self.world_model
+    def learner(self) -> Learned:
+        """What is fitted; the name of its weights in checkpoints and of its figures in metrics.jsonl."""
+        return "world_model" if self.inference is None else "inference"
+
+    @property
+    def learner_config(self) -> WorldModelConfig | InferenceConfig:
+        """The config of what is fitted."""
+        return self.world_model if self.inference is None else self.inference
 
     @property
     def plan(self) -> FitPlan:

@@ -1,12 +1,12 @@
-"""Offline fitting as one loop: every part of a world model on batches of its own, measured on held-out episodes.
+"""Offline fitting as one loop: every part of a model on batches of its own, measured on held-out episodes.
 
-Knows a world model by its contract and data by its replay, like the training loop.
+Knows a world model or a state inferencer by its contract and data by its replay, like the training loop.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,12 +17,15 @@ from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness
 from dima.run.trainer_config import Updates, updates_of
 from worldmodel.config import ConfigError
-from worldmodel.protocol import WorldModel
+from worldmodel.protocol import Learnable
 from worldmodel.replay import Replay
 from worldmodel.types import Segment
 
 _EARLY = (1, 2, 5, 10, 20, 50)
 """Updates after which a row is written besides every `log_every`th: most of a loss curve happens at first."""
+
+
+Learned = Literal["world_model", "inference"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +51,20 @@ class Fitter:
         self,
         plan: FitPlan,
         *,
-        model: WorldModel[Any],
+        model: Learnable,
         replay: Replay,
         held_out: Replay | None,
         randomness: Randomness,
+        learned: Learned = "world_model",
     ) -> None:
-        """Draw the held-out batches, once.
+        """Draw the held-out batches, once. `learned`: the name of what is fitted, in checkpoints and metrics.
 
         Raises:
             ConfigError: when the plan names a part that the model has not, or leaves one out.
         """
         self.plan = plan
         self.model = model
+        self.learned: Learned = learned
         self.replay = replay
         self.randomness = randomness
         self.updates = 0
@@ -86,22 +91,21 @@ class Fitter:
         metrics = RoundMetrics(self.randomness.device)
         generator = self.randomness.generator("world_model")
         self.model.train(True)
-        with metrics.timed("world_model"):
+        with metrics.timed(self.learned):
             for update in range(self.updates, stop):
                 for name, optimizer in self.optimizers.items():
                     if update < self.budgets[name]:
                         metrics.add(
-                            "world_model", optimizer.update(_sample(self.replay, optimizer, generator), generator)
+                            self.learned, optimizer.update(_sample(self.replay, optimizer, generator), generator)
                         )
             for optimizer in self.optimizers.values():
                 optimizer.require_finite()
         self.model.train(False)
         self.updates = stop
         figures = metrics.collect()
-        losses = [
-            figures[f"world_model/{name}_loss"] for name in self.optimizers if f"world_model/{name}_loss" in figures
-        ]
-        log.write_row({**self._counts(), "world_model/loss": sum(losses), **figures, **self._held_out_losses()})
+        names = [f"{self.learned}/{name}_loss" for name in self.optimizers]
+        losses = [figures[name] for name in names if name in figures]
+        log.write_row({**self._counts(), f"{self.learned}/loss": sum(losses), **figures, **self._held_out_losses()})
         if stop == self.last_update or stop % self.plan.checkpoint_every == 0:
             log.write_checkpoint(self.updates, self.state_dict(), {"updates": self.updates})
 
@@ -139,7 +143,7 @@ class Fitter:
     def state_dict(self) -> dict[str, Any]:
         """What a run needs to go on, besides its data."""
         return {
-            "world_model": self.model.state_dict(),
+            self.learned: self.model.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "random": self.randomness.state_dict(),
         }
@@ -155,7 +159,7 @@ class Fitter:
             if taken < min(budget, counters["updates"]):
                 raise ConfigError(f"updates: {name!r} had stopped after {taken}, so it cannot go on to {budget}")
         self.updates = counters["updates"]
-        self.model.load_state_dict(state["world_model"])
+        self.model.load_state_dict(state[self.learned])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.randomness.load_state_dict(state["random"])
@@ -164,7 +168,7 @@ class Fitter:
 def _budgets(updates: Updates, parts: list[str]) -> dict[str, int]:
     unknown = sorted(set(updates) - set(parts)) if isinstance(updates, dict) else []
     if unknown:
-        raise ConfigError(f"updates: the world model has no part {unknown[0]!r}; its parts are {', '.join(parts)}")
+        raise ConfigError(f"updates: the model has no part {unknown[0]!r}; its parts are {', '.join(parts)}")
     return {name: updates_of(updates, name) for name in parts}
 
 
