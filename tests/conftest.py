@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
+
+from envs.smax import PYTHON_VARIABLE
 
 settings.register_profile("repeatable", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("repeatable")
@@ -17,9 +21,12 @@ def _same_initial_weights() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, also when `-m gpu` asks for it."""
-    if torch.cuda.is_available():
-        return
+    """Skip what needs something that this machine lacks, also when `-m` asks for it."""
+    lacking = {
+        "gpu": None if torch.cuda.is_available() else "no CUDA device",
+        "smax": None if os.environ.get(PYTHON_VARIABLE) else f"{PYTHON_VARIABLE} names no Python with jaxmarl",
+    }
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        for marker, reason in lacking.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))

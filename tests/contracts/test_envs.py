@@ -32,7 +32,7 @@ PAPER_TASKS = [
 """Table 2 of DIMA."""
 
 TEMPLATES = {"mamujoco/base", "bidexhands-mujoco/base", "custom"}  # made complete by other files or by the user
-NEEDS_ISAAC_GYM = "isaacgym/"  # which runs on few machines; its tests use a stand-in
+NEEDS_A_SIMULATOR_OF_ITS_OWN = ("isaacgym/", "smax/", "smacv2/")  # which few machines have; tested beside the adapters
 BEGINS_ALWAYS_ALIKE = {
     f"bidexhands-mujoco/{task}" for task in ("bottle-cap", "door-open-inward", "door-open-outward", "pen", "scissors")
 }
@@ -50,7 +50,7 @@ USERS_OWN = [
 def _names() -> list[str]:
     paths = sorted((CONFIGS / "env").rglob("*.yaml"))
     names = [str(path.relative_to(CONFIGS / "env").with_suffix("")) for path in paths]
-    return [name for name in names if name not in TEMPLATES and not name.startswith(NEEDS_ISAAC_GYM)]
+    return [name for name in names if name not in TEMPLATES and not name.startswith(NEEDS_A_SIMULATOR_OF_ITS_OWN)]
 
 
 def load(name: str, *overrides: str) -> Any:
