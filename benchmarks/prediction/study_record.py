@@ -77,7 +77,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def _describe_fit(run: Path, dataset: Path) -> dict[str, Any]:
     """What a finished run folder of `dima fit` tells: amounts, the last losses, parameters, code and machine."""
     # Here, as they take seconds: listing cells and finding mistakes in a plan should not.
-    from dima.run.assemble import num_parameters
+    from dima.run.parameters import num_parameters
     from dima.run.settings import load_config, read_settings
     from worldmodel.dataset import read_header, read_spec
 

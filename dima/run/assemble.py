@@ -6,13 +6,14 @@ The order in which weights are initialised is fixed here, so a seed means the sa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from dima.run.collect_worker import WorkerTask
 from dima.run.evaluation import Evaluator
+from dima.run.inference_training import InferenceTraining
+from dima.run.parameters import describe_parameters, load_weights, num_parameters
 from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
 from dima.run.runtime import (
@@ -75,29 +76,6 @@ def spec_of(env_config: EnvConfig) -> EnvSpec:
         env.close()
 
 
-def load_weights(load: Callable[[], object]) -> None:
-    """Call `load`, and say so where what was saved does not fit what config.yaml describes.
-
-    Raises:
-        ValueError: when weights have other names or sizes.
-    """
-    try:
-        load()
-    except RuntimeError as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"the checkpoint does not fit the model that config.yaml describes: {text}") from error
-
-
-def num_parameters(modules: Mapping[str, torch.nn.Module]) -> dict[str, int]:
-    """Trainable parameters of each of `modules`."""
-    return {name: sum(p.numel() for p in module.parameters() if p.requires_grad) for name, module in modules.items()}
-
-
-def describe_parameters(modules: Mapping[str, torch.nn.Module]) -> str:
-    """The numbers of trainable parameters, in words."""
-    return ", ".join(f"{name} {number:,}" for name, number in num_parameters(modules).items()) or "none"
-
-
 def build_learner(settings: TrainSettings) -> Learner:
     """Model and policy on their device; seeds torch's default generators and sets the number of threads."""
     device = choose_device(settings.device)
@@ -116,7 +94,9 @@ def evaluation_seeds(settings: TrainSettings) -> list[int]:
     return derive_seeds(settings.seed, "evaluate", settings.trainer.eval_episodes)
 
 
-def build_trainer(settings: TrainSettings, learner: Learner, log: RunLog) -> Trainer:
+def build_trainer(
+    settings: TrainSettings, learner: Learner, log: RunLog, inference: InferenceTraining | None = None
+) -> Trainer:
     """The training loop with its replay, collector and evaluation environments."""
     config = settings.trainer
     profile = RoundProfile(log.folder.path / "profile", learner.device) if settings.profile else None
@@ -135,6 +115,7 @@ def build_trainer(settings: TrainSettings, learner: Learner, log: RunLog) -> Tra
         randomness=learner.randomness,
         log=log,
         profile=profile,
+        inference=inference,
     )
 
 

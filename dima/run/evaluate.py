@@ -10,12 +10,15 @@ from omegaconf import DictConfig
 
 from dima.run.console import StepCounter, announce, print_scores, say
 from dima.run.evaluation import Evaluator
+from dima.run.execution import choose_belief
+from dima.run.execution_facts import announce_execution
 from dima.run.folder import RunFolder, new_path
 from dima.run.hydra_app import run_app
 from dima.run.runtime import DeviceChoice, derive_seeds
 from dima.run.saved_run import SavedRun, open_run
 from dima.run.settings import read_settings
 from imagination.agent import PolicyAgent
+from imagination.belief import Belief, Combine
 from worldmodel.atomic import write_whole
 from worldmodel.config import Config
 
@@ -40,6 +43,13 @@ class EvaluateSettings(Config):
     """CPU threads of torch; null: as in training."""
     out: str | None
     """The folder that scores.json is written into; null: a new one under RUN/evaluate/."""
+    inference: str | None = None
+    """How states are inferred for a policy that is fed with them: a run of `dima fit`, or `oracle`; null: the run's own
+    inferencer, or else the true state."""
+    combine: Combine | None = None
+    """What becomes of several samples' actions; null: as the run says."""
+    samples: int | None = None
+    """Draws an agent and step; null: as the run says."""
 
     def validate(self) -> None:
         """Refuse no episodes."""
@@ -58,6 +68,7 @@ def evaluate(config: DictConfig) -> None:
     run = open_run(settings.run, settings.checkpoint, settings.device, settings.num_threads, "evaluate")
     seed = run.settings.seed if settings.seed is None else settings.seed
     seeds = derive_seeds(seed, "evaluate", settings.episodes)
+    belief, execution = choose_belief(run, settings.inference, settings.combine, settings.samples)
     out = Path(settings.out) if settings.out else new_path(run.folder.path / "evaluate", str(run.env_steps))
     announce(
         "evaluate",
@@ -66,13 +77,14 @@ def evaluate(config: DictConfig) -> None:
             "run": f"{settings.run}, after {run.env_steps} env steps",
             "episodes": f"{len(seeds)}, {'deterministic' if settings.deterministic else 'sampled'} actions",
             "parameters": run.learner.describe_parameters(),
+            **announce_execution(execution),
             "device": run.learner.device,
             "folder": out,
         },
     )
     folder = RunFolder.create(out, resumable=False)
     try:
-        returns = _play(run, seeds, settings.deterministic)
+        returns = _play(run, seeds, settings.deterministic, belief)
     except BaseException:
         folder.remove()
         raise
@@ -82,6 +94,7 @@ def evaluate(config: DictConfig) -> None:
         "seed": seed,
         "run": settings.run,
         "deterministic": settings.deterministic,
+        "execution": execution,
         "episode_seeds": seeds,
         "evaluations": [{"env_steps": run.env_steps, "returns": returns}],
     }
@@ -90,10 +103,11 @@ def evaluate(config: DictConfig) -> None:
     say(f"wrote {out / 'scores.json'}")
 
 
-def _play(run: SavedRun, seeds: list[int], deterministic: bool) -> list[float]:
+def _play(run: SavedRun, seeds: list[int], deterministic: bool, belief: Belief | None) -> list[float]:
     evaluator = Evaluator(run.settings.env_config, seeds, run.settings.trainer.eval_episodes)
     generator = run.learner.randomness.fresh("evaluate")
-    agent = PolicyAgent(run.learner.model, run.learner.mappo.policy, generator, deterministic=deterministic)
+    model, policy = run.learner.model, run.learner.mappo.policy
+    agent = PolicyAgent(model, policy, generator, deterministic=deterministic, belief=belief)
     progress = StepCounter(evaluator.num_envs, len(seeds) * run.learner.spec.episode_steps)
     try:
         return evaluator.play(agent, progress)

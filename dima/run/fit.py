@@ -16,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from dima.run.assemble import describe_parameters, load_weights
 from dima.run.checkpoint import Checkpoint
 from dima.run.console import Progress, announce, say
 from dima.run.fit_data import count_steps, describe_data, fill, split
@@ -24,10 +23,11 @@ from dima.run.fit_settings import FREE_ON_RESUME, FitSettings
 from dima.run.fitter import Fitter
 from dima.run.folder import RunFolder, default_path
 from dima.run.hydra_app import chosen_groups, run_app
+from dima.run.inference_config import describe_inference
 from dima.run.manifest import make_manifest
+from dima.run.parameters import describe_parameters, load_weights
 from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness, choose_device, default_threads, limit_threads
-from dima.run.saved_inference import describe_inference
 from dima.run.saved_run import load_or_offer, parse_checkpoint
 from dima.run.settings import apply_overrides, load_config, read_settings
 from dima.run.tracking import open_tracker

@@ -15,12 +15,13 @@ from omegaconf import DictConfig
 
 from dima.run.console import Progress, announce, say
 from dima.run.folder import RunFolder, new_path
+from dima.run.held_out import read_env_config
 from dima.run.hydra_app import run_app
 from dima.run.predict_settings import PredictSettings
 from dima.run.prediction import Task
 from dima.run.prediction_figures.overlay import own_order
 from dima.run.prediction_gain import TrueChanges, true_changes
-from dima.run.prediction_inputs import open_runs, read_env_config
+from dima.run.prediction_inputs import open_runs
 from dima.run.prediction_record import Measurement, Opened, measure_run
 from dima.run.prediction_schema import SCHEMA
 from dima.run.prediction_tables import describe_pairs, print_prediction

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from dima.run.assemble import load_weights
 from dima.run.fit_settings import FitSettings
 from dima.run.folder import RunFolder
+from dima.run.inference_config import describe_inference
+from dima.run.parameters import load_weights
 from dima.run.saved_run import load_or_offer, parse_checkpoint
 from dima.run.settings import load_config, read_settings
 from worldmodel.config import ConfigError
 from worldmodel.dataset import differing_field, read_spec
 from worldmodel.inference.given import JointConfig, OracleConfig
-from worldmodel.protocol import StateInference
 from worldmodel.types import EnvSpec
 
 GIVEN = {"oracle": OracleConfig, "joint": JointConfig}
@@ -44,11 +44,6 @@ class SavedInference:
         """What manifests and scores keep: the kind, what it reads, and where it comes from."""
         source = {"run": None if self.path is None else str(self.path), "checkpoint": self.step}
         return {**describe_inference(self.name, self.inference), **source}
-
-
-def describe_inference(name: str, inference: StateInference) -> dict[str, Any]:
-    """The kind of an inferencer and what it reads at execution, so that only like is compared with like."""
-    return {"kind": name, "auxiliary": inference.auxiliary, "history_steps": inference.history_steps}
 
 
 def open_inference(

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from dima.run.assemble import Learner, build_learner, load_weights, spec_of
+from dima.run.assemble import Learner, build_learner, spec_of
 from dima.run.checkpoint import Checkpoint, CheckpointError
 from dima.run.folder import RunFolder
+from dima.run.parameters import load_weights
 from dima.run.runtime import DeviceChoice, choose_device, default_threads, limit_threads
 from dima.run.settings import TrainSettings, load_config, read_settings
 from worldmodel.config import ConfigError
@@ -27,6 +28,8 @@ class SavedRun:
     learner: Learner
     env_steps: int
     """Of the checkpoint."""
+    inference: dict[str, Any] | None
+    """The weights of the inferencer that learned beside the policy; None where there is none."""
 
 
 def parse_checkpoint(choice: int | str) -> int | None:
@@ -54,10 +57,12 @@ def open_run(run: str, checkpoint: int | str, device: DeviceChoice, num_threads:
     if not isinstance(saved, TrainSettings):
         raise ConfigError(f"{run} was fitted offline: it holds a world model, but no policy")
     settings = dataclasses.replace(saved, device=device, num_threads=num_threads or saved.num_threads)
-    loaded = load_or_offer(folder, parse_checkpoint(checkpoint), f"dima {command} run={run}", ("world_model", "policy"))
+    wanted = ("world_model", "policy") + (("inference",) if settings.inference.run is not None else ())
+    loaded = load_or_offer(folder, parse_checkpoint(checkpoint), f"dima {command} run={run}", wanted)
     learner = build_learner(settings)
     learner.load(loaded.components)
-    return SavedRun(folder, settings, learner, loaded.env_steps)
+    inference = loaded.components["inference"]["model"] if "inference" in wanted else None
+    return SavedRun(folder, settings, learner, loaded.env_steps, inference)
 
 
 @dataclasses.dataclass(frozen=True)

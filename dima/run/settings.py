@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from yaml import YAMLError
 
 from dima.run.engine import EngineConfig
+from dima.run.inference_config import InferenceTrainingConfig
 from dima.run.runtime import DeviceChoice
 from dima.run.tracking import TrackingConfig
 from dima.run.trainer_config import TrainerConfig
@@ -71,6 +72,8 @@ class TrainSettings(Config):
     """How it is computed (with a default, so that older runs can be read)."""
     profile: bool = False
     """Record one round operation by operation (False by default, so that older runs can be read)."""
+    inference: InferenceTrainingConfig = InferenceTrainingConfig()  # noqa: RUF009
+    """How states are inferred where a policy is fed with them (none by default, so that older runs can be read)."""
 
     def validate(self) -> None:
         """Refuse what cannot run."""
@@ -80,6 +83,15 @@ class TrainSettings(Config):
         is_env, is_model = isinstance(self.env, EnvConfig), callable(getattr(self.world_model, "build", None))
         self.require(is_env, "env", "a config with build(), named by env._target_")
         self.require(is_model, "world_model", "a config with build(spec), named by world_model._target_")
+        self._require_use_of_inference()
+
+    def _require_use_of_inference(self) -> None:
+        kind = self.policy.policy.input
+        if self.inference.run is not None and kind not in ("state", "obs+state"):
+            raise ConfigError(
+                f"inference.run = {self.inference.run!r}: the policy is fed with {kind}: no state is inferred for it;"
+                " say policy.policy.input=state (or obs+state)"
+            )
 
     @property
     def env_config(self) -> EnvConfig:

@@ -13,12 +13,15 @@ from dima.run.assemble import Learner, build_learner, build_trainer, evaluation_
 from dima.run.checkpoint import Checkpoint
 from dima.run.console import Progress, announce, print_scores, say, warn
 from dima.run.engine import EngineConfig
+from dima.run.execution_facts import announce_execution, describe_execution
 from dima.run.folder import RunFolder, default_path
 from dima.run.hydra_app import chosen_groups, run_app
+from dima.run.inference_training import InferenceTraining
 from dima.run.manifest import make_manifest
 from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
 from dima.run.runtime import default_threads
+from dima.run.saved_inference import open_inference
 from dima.run.saved_run import load_or_offer, parse_checkpoint
 from dima.run.settings import TrainSettings, apply_overrides, load_config, read_settings
 from dima.run.tracking import open_tracker
@@ -53,13 +56,17 @@ def _start(config: DictConfig) -> None:
     settings: TrainSettings = read_settings(config)
     choices = chosen_groups()
     learner = build_learner(settings)
+    inference = _begin_inference(config, settings, learner)
+    if inference is not None:
+        settings = read_settings(config)
     default = default_path(choices["env"], choices["world_model"], f"seed{settings.seed}")
     folder = RunFolder.create(Path(settings.out) if settings.out else default)
     trainer: Trainer | None = None
     try:
         folder.lock()
         seeds = evaluation_seeds(settings)
-        folder.write_manifest(make_manifest(learner.device, learner.spec, choices, settings.seed, seeds))
+        manifest = make_manifest(learner.device, learner.spec, choices, settings.seed, seeds)
+        folder.write_manifest({**manifest, "execution": describe_execution(settings, inference)})
         scores = {
             "env": learner.spec.env_id,
             "versions": dict(learner.spec.versions),
@@ -69,7 +76,7 @@ def _start(config: DictConfig) -> None:
         }
         folder.write_scores(scores)
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
-        trainer = _prepare(folder, settings, learner, time_s=0.0)
+        trainer = _prepare(folder, settings, learner, inference, time_s=0.0)
         _run(trainer, settings)
     except BaseException as error:
         failed_at_once = isinstance(error, Exception) and (trainer is None or trainer.counters.env_steps == 0)
@@ -100,7 +107,9 @@ def _resume(config: DictConfig) -> None:
         for step in store.discard_after(checkpoint.env_steps):
             say(f"removed checkpoint {step}: the run goes on from {checkpoint.env_steps} env steps")
     folder.cut_after(env_steps)  # before the tracker opens metrics.jsonl: this replaces the file
-    trainer = _prepare(folder, settings, learner, time_s=counters.pop("time_s", 0.0), env_steps=max(env_steps, 0))
+    inference = _saved_inference(settings, learner)
+    time_s = counters.pop("time_s", 0.0)
+    trainer = _prepare(folder, settings, learner, inference, time_s=time_s, env_steps=max(env_steps, 0))
     if checkpoint is not None:
         trainer.load_state_dict(checkpoint.components, counters)
     folder.write_config(OmegaConf.to_yaml(saved))
@@ -108,6 +117,29 @@ def _resume(config: DictConfig) -> None:
     manifest["resumes"].append({"env_steps": max(env_steps, 0), "overrides": list(HydraConfig.get().overrides.task)})
     folder.write_manifest({**manifest, "is_finished": False})
     _run(trainer, settings)
+
+
+def _begin_inference(config: DictConfig, settings: TrainSettings, learner: Learner) -> InferenceTraining | None:
+    """The inferencer of the fit that `config.inference.run` names; what it was told is written into `config`."""
+    run = settings.inference.run
+    if run is None:
+        return None
+    saved = open_inference(run, learner.spec, learner.device, "train")
+    if saved.path is None:
+        raise ConfigError(f"inference.run = {run!r} learns nothing; expected a run of dima fit inference=...")
+    OmegaConf.set_struct(config, False)
+    config.inference.name = saved.name
+    config.inference.fit = load_config(RunFolder.open(saved.path).config_file)
+    training = InferenceTraining(read_settings(config).inference, learner.spec, learner.randomness)
+    training.load_weights(saved.inference.state_dict())
+    return training
+
+
+def _saved_inference(settings: TrainSettings, learner: Learner) -> InferenceTraining | None:
+    """The inferencer of a run that goes on; its weights come with the checkpoint."""
+    if settings.inference.run is None:
+        return None
+    return InferenceTraining(settings.inference, learner.spec, learner.randomness)
 
 
 def _bring_up_to_date(saved: DictConfig) -> bool:
@@ -133,7 +165,12 @@ def _choose_checkpoint(folder: RunFolder, choice: int | str) -> Checkpoint | Non
 
 
 def _prepare(
-    folder: RunFolder, settings: TrainSettings, learner: Learner, time_s: float, env_steps: int = 0
+    folder: RunFolder,
+    settings: TrainSettings,
+    learner: Learner,
+    inference: InferenceTraining | None,
+    time_s: float,
+    env_steps: int = 0,
 ) -> Trainer:
     """The trainer, reporting into `folder`; tells the person what is about to be done."""
     announce(
@@ -142,6 +179,7 @@ def _prepare(
             "task": f"{learner.spec.env_id} ({learner.spec.num_agents} agents)",
             "model": type(learner.model).__name__,
             "parameters": learner.describe_parameters(),
+            **announce_execution(describe_execution(settings, inference)),
             "device": learner.device,
             "env steps": f"{env_steps} to {settings.env_steps}",
             "run folder": folder.path,
@@ -152,7 +190,7 @@ def _prepare(
     store = folder.checkpoints(settings.trainer.keep_checkpoints)
     log = RunLog(folder, store, tracker, Progress(env_steps, settings.env_steps), time_s)
     try:
-        return build_trainer(settings, learner, log)
+        return build_trainer(settings, learner, log, inference)
     except Exception:
         log.close()
         raise

@@ -11,6 +11,7 @@ from typing import Any
 
 from dima.run.engine import EngineConfig, Imagination
 from dima.run.evaluation import Evaluator
+from dima.run.inference_training import InferenceTraining
 from dima.run.metrics import RoundMetrics
 from dima.run.optimize import PartOptimizer
 from dima.run.part_training import PartTraining
@@ -53,6 +54,7 @@ class Trainer:
         log: RunLog,
         engine: EngineConfig,
         profile: RoundProfile | None = None,
+        inference: InferenceTraining | None = None,
     ) -> None:
         self.config = config
         self.model = model
@@ -66,6 +68,7 @@ class Trainer:
         imagines = randomness.generator("imagination")
         self.imagination = Imagination(model, mappo.policy, behaviour.horizon, imagines, engine)
         self.profile = profile
+        self.inference = inference
         self.counters = Counters()
         self.optimizers = {name: PartOptimizer(name, part) for name, part in model.parts().items()}
         generators = {name: randomness.generator(f"world_model/{name}") for name in self.optimizers}
@@ -82,6 +85,8 @@ class Trainer:
         self.source.request(self._acting())
         if self.counters.evaluations == 0:
             metrics = RoundMetrics(self.randomness.device)
+            if self.inference is not None:
+                self.inference.measure(metrics)
             self._evaluate(metrics)
             self._write(metrics)
             self._save()
@@ -100,6 +105,8 @@ class Trainer:
             self._fit_world_model(metrics)
             if counters.training_rounds >= config.policy_start_round:
                 self._improve_policy(metrics)
+        if self.inference is not None:
+            self.inference.after_episodes(len(self.source.episodes), self.replay, metrics)
         is_last = counters.env_steps >= env_steps
         if is_last or _passes(before, counters.env_steps, config.eval_every):
             self._evaluate(metrics)
@@ -172,7 +179,8 @@ class Trainer:
         """Deterministic episodes; draws from a stream of its own, so training goes on as if nothing had happened."""
         with metrics.timed("evaluate"):
             generator = self.randomness.fresh("evaluate")
-            agent = PolicyAgent(self.model, self.mappo.policy, generator, deterministic=True)
+            belief = None if self.inference is None else self.inference.belief
+            agent = PolicyAgent(self.model, self.mappo.policy, generator, deterministic=True, belief=belief)
             returns = self.evaluator.play(agent)
         self.counters.evaluations += 1
         self.log.write_evaluation(self.counters.env_steps, returns)
@@ -197,6 +205,7 @@ class Trainer:
             "replay": self.replay.state_dict(),
             "collector": self.source.state_dict(),
             "random": self.randomness.state_dict(),
+            **({} if self.inference is None else {"inference": self.inference.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any], counters: dict[str, int]) -> None:
@@ -207,6 +216,8 @@ class Trainer:
             optimizer.load_state_dict(state["optimizers"][name])
         self.mappo.load_state_dict(state["policy"])
         self.replay.load_state_dict(state["replay"])
+        if self.inference is not None:
+            self.inference.load_state_dict(state["inference"])
         # Beginning the agent's carry may draw random numbers: the generators are put back last.
         self.source.load_state_dict(state["collector"], self._acting())
         self.randomness.load_state_dict(state["random"])

@@ -15,7 +15,7 @@ from worldmodel.config import OptimConfig
 from worldmodel.history import segment_history
 from worldmodel.inference.auxiliary import AuxiliaryConfig, AuxiliaryObservation
 from worldmodel.normalize import RunningNormalizer
-from worldmodel.protocol import TrainablePart
+from worldmodel.protocol import Auxiliary, TrainablePart
 from worldmodel.shapes import check_shape
 from worldmodel.types import EnvSpec, LossOutput, Segment, Trajectory
 
@@ -52,7 +52,7 @@ class LearnedInference(TrainablePart):
         self.law = generator
         self.state_norm = RunningNormalizer(spec.state_dim, std_floor=auxiliary.config.std_floor)
         self.optim = optim
-        self.auxiliary = auxiliary.config.source
+        self.auxiliary: Auxiliary = auxiliary.config.source
         self.history_steps = auxiliary.config.history_steps
         # The state to infer is the last but one of a segment: the first of an episode is among them that way.
         self.burn_in = self.history_steps
