@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worldmodel.short_convolution import ShortConv
+
 KERNEL = 5
 
 
@@ -34,9 +36,9 @@ class StepEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-def _conv_block(in_channels: int, out_channels: int, groups: int) -> nn.Sequential:
+def _conv_block(in_channels: int, out_channels: int, length: int, groups: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv1d(in_channels, out_channels, KERNEL, padding=KERNEL // 2),
+        ShortConv(in_channels, out_channels, length, kernel=KERNEL),
         nn.GroupNorm(groups, out_channels),
         nn.Mish(),
     )
@@ -45,12 +47,13 @@ def _conv_block(in_channels: int, out_channels: int, groups: int) -> nn.Sequenti
 class ConditionedBlock(nn.Module):
     """[B,C_in,L] -> [B,C_out,L] under a condition [B,D]."""
 
-    def __init__(self, in_channels: int, out_channels: int, cond_dim: int, groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, length: int, cond_dim: int, groups: int) -> None:
         super().__init__()
-        self.first = _conv_block(in_channels, out_channels, groups)
-        self.second = _conv_block(out_channels, out_channels, groups)
+        self.first = _conv_block(in_channels, out_channels, length, groups)
+        self.second = _conv_block(out_channels, out_channels, length, groups)
         self.condition = nn.Sequential(nn.Mish(), nn.Linear(cond_dim, out_channels))
-        self.residual = nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        is_same = in_channels == out_channels
+        self.residual = nn.Identity() if is_same else ShortConv(in_channels, out_channels, length, kernel=1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """The block with its residual."""
@@ -79,20 +82,29 @@ class ConditionalUnet1d(nn.Module):
         )
         self.embed = nn.Sequential(nn.Linear(cond_in, 4 * cond_dim), nn.Mish(), nn.Linear(4 * cond_dim, cond_dim))
 
-        def level(in_channels: int, out_channels: int) -> nn.ModuleList:
+        def level(in_channels: int, out_channels: int, length: int) -> nn.ModuleList:
             widths = [in_channels] + [out_channels] * num_blocks
             return nn.ModuleList(
-                ConditionedBlock(a, b, cond_dim, groups) for a, b in zip(widths[:-1], widths[1:], strict=True)
+                ConditionedBlock(a, b, length, cond_dim, groups) for a, b in zip(widths[:-1], widths[1:], strict=True)
             )
 
         before = [1, *channels[:-1]]
-        self.down = nn.ModuleList(level(a, b) for a, b in zip(before, channels, strict=True))
-        self.shrink = nn.ModuleList(nn.Conv1d(c, c, 3, stride=2, padding=1) for c in channels[:-1])
-        self.middle = level(channels[-1], channels[-1])
-        rising = list(reversed(channels))
-        self.up = nn.ModuleList(level(2 * a, b) for a, b in zip(rising[:-1], rising[1:], strict=True))
-        self.grow = nn.ModuleList(nn.ConvTranspose1d(c, c, 4, stride=2, padding=1) for c in rising[1:])
-        self.out = nn.Sequential(_conv_block(channels[0], channels[0], groups), nn.Conv1d(channels[0], 1, 1))
+        lengths = [(state_dim + self.padding) // 2**i for i in range(len(channels))]
+        self.down = nn.ModuleList(level(*sizes) for sizes in zip(before, channels, lengths, strict=True))
+        self.shrink = nn.ModuleList(
+            ShortConv(c, c, length, "down") for c, length in zip(channels[:-1], lengths[:-1], strict=True)
+        )
+        self.middle = level(channels[-1], channels[-1], lengths[-1])
+        rising, growing = list(reversed(channels)), list(reversed(lengths))
+        self.up = nn.ModuleList(
+            level(2 * a, b, length) for a, b, length in zip(rising[:-1], rising[1:], growing[:-1], strict=True)
+        )
+        self.grow = nn.ModuleList(
+            ShortConv(c, c, length, "up") for c, length in zip(rising[1:], growing[:-1], strict=True)
+        )
+        self.out = nn.Sequential(
+            _conv_block(channels[0], channels[0], lengths[0], groups), ShortConv(channels[0], 1, lengths[0], kernel=1)
+        )
 
     def embed_condition(self, y: Tensor) -> Tensor:
         """What of the condition is the same at every step: [B,Y] -> [B,D]."""
