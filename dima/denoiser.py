@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dima.bypass import LinearBypass
 from dima.conditioning import ActionEncoderKind, build_action_encoder
 from dima.reveal import ActionReveal
 from dima.schedule import draw_training_sigmas
@@ -73,6 +74,8 @@ class DenoiserConfig(Config):
     """Lowest and highest training sigma."""
     optim: OptimConfig
     """Optimiser of the denoiser."""
+    bypass: Literal["none", "linear"] = "none"
+    """`linear`: add a full-rank linear path around the U-Net, for states with more dimensions than it has channels."""
 
     def validate(self) -> None:
         """Check ranges."""
@@ -133,6 +136,7 @@ class Denoiser(TrainablePart):
         self.norm_out = GroupNorm(width)
         self.conv_out = TemporalConv(width, spec.state_dim, length)
         nn.init.zeros_(self.conv_out.conv.weight)
+        self.bypass = LinearBypass(spec, config.cond_dim, sigma_data) if config.bypass == "linear" else None
 
     def precondition(self, sigma: Tensor) -> Preconditioners:
         """EDM's factors for `sigma`, at this model's sigma_data and offset noise."""
@@ -151,6 +155,8 @@ class Denoiser(TrainablePart):
     ) -> Tensor:
         """Everything the network needs besides states, for all noise levels at once: [J,B,P].
 
+        The U-Net's scales and shifts, and behind them what the bypass needs.
+
         Args:
             sigma: [J,B] or [J,1] noise levels.
             past_action: [B,K,N,A], always visible.
@@ -158,20 +164,25 @@ class Denoiser(TrainablePart):
             visible: [M,B,N] or [M,1,N] bool masks, whose current action may be seen.
             level: [J] which of the masks each noise level obeys; None: one mask a level, in order.
         """
-        noise = self.noise_features(self.precondition(sigma).c_noise)
+        factors = self.precondition(sigma)
+        noise = self.noise_features(factors.c_noise)
         actions = self.action_encoder.pool(self.action_encoder.tokens(past_action, action), visible)
         if level is not None:
             actions = actions[level]
-        return self.unet.modulate(self.condition(noise + actions))
+        modulation = self.unet.modulate(self.condition(noise + actions))
+        if self.bypass is None:
+            return modulation
+        return torch.cat([modulation, self.bypass.modulation(noise, factors.c_out, action, visible, level)], dim=-1)
 
     def network(self, x: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
         """F: scaled noisy state x [B,S], past states [B,K+1,S] and modulation [B,P] to [B,S]."""
-        if self.config.scale_context:
-            context = context / self.sigma_data
+        size = self.unet.modulation.out_features
+        past = context / self.sigma_data if self.config.scale_context else context
         # [B, K+2, S] -> [B, S, K+2]: time is the convolution's axis, state dimensions are channels
-        h = torch.cat([context, x[:, None]], dim=1).transpose(1, 2)
-        h = self.unet(self.conv_in(h), modulation)
-        return self.conv_out(functional.silu(self.norm_out(h)))[:, :, -1]
+        h = torch.cat([past, x[:, None]], dim=1).transpose(1, 2)
+        h = self.unet(self.conv_in(h), modulation[:, :size])
+        output = self.conv_out(functional.silu(self.norm_out(h)))[:, :, -1]
+        return output if self.bypass is None else output + self.bypass(x, context, modulation[:, size:])
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
         """D: the expected clean target [B,S] for noisy x [B,S] at sigma ([B] or a scalar tensor)."""

@@ -24,14 +24,28 @@ PERCEIVER_ROWS = 16
 """At 32 latents of 4096 numbers each, and two masks, more rows than this leave a cache of some megabytes (measured)."""
 
 
+class _Past(NamedTuple):
+    """What past states add, whatever the noise level."""
+
+    first: Tensor
+    """[B, L*C] to the first convolution."""
+    mean: Tensor | None
+    """[B,S] to the bypass's mean."""
+
+
 class _Level(NamedTuple):
     """What one noise level adds: EDM's factors, and the hidden layer that the modulation is made of."""
 
     c_in: Tensor
-    c_skip: Tensor
+    skip: Tensor
+    """c_skip, or [S] with the bypass's gain of x in it."""
     c_out: Tensor
     hidden: Tensor
     """[B,D]."""
+    gain_mean: Tensor | None
+    """[S] of the bypass, times c_out."""
+    mean: Tensor | None
+    """[B,S] what visible actions add to the bypass's mean."""
 
 
 class PackedDenoiser:
@@ -78,9 +92,11 @@ class PackedDenoiser:
         return nullcontext()
 
     @torch.inference_mode()
-    def embed_context(self, context: Tensor) -> Tensor:
-        """What the past states [B,K+1,S] add to the first convolution: [B, L*C]."""
-        return torch.addmm(self._past_bias, context.flatten(1).to(self.dtype), self._past)
+    def embed_context(self, context: Tensor) -> _Past:
+        """What the past states [B,K+1,S] add."""
+        first = torch.addmm(self._past_bias, context.flatten(1).to(self.dtype), self._past)
+        bypass = self._denoiser.bypass
+        return _Past(first, None if bypass is None else bypass.mean_of_state(context))
 
     @torch.inference_mode()
     def modulation(
@@ -89,12 +105,20 @@ class PackedDenoiser:
         """The conditioning of J noise levels; arguments as `Denoiser.modulation`, with `sigma` [J,1]."""
         denoiser = self._denoiser
         factors = denoiser.precondition(sigma[:, 0])
-        noise = torch.addmm(self._first_bias, denoiser.noise_features(factors.c_noise), self._first)  # [J, D]
+        features = denoiser.noise_features(factors.c_noise)
+        noise = torch.addmm(self._first_bias, features, self._first)  # [J, D]
         with torch.autocast(action.device.type, self.dtype, enabled=self.dtype != torch.float32):
             embedded = self._embed(past_action, action, visible)
         actions = embedded.float() @ self._first  # [M, B, D]
         hidden = functional.silu(actions[level] + noise[:, None]).to(self.dtype)
-        return [_Level(*one) for one in zip(factors.c_in, factors.c_skip, factors.c_out, hidden, strict=True)]
+        skip, gain_mean, mean = factors.c_skip, [None] * len(level), [None] * len(level)
+        if denoiser.bypass is not None:
+            gain_x, gain_mean = denoiser.bypass.noise_gains(features, factors.c_out)
+            c_out = factors.c_out[:, None]
+            skip, gain_mean = skip[:, None] + c_out * factors.c_in[:, None] * gain_x, c_out * gain_mean
+            mean = denoiser.bypass.mean_of_actions(action, visible)[level]
+        columns = zip(factors.c_in, skip, factors.c_out, hidden, gain_mean, mean, strict=True)
+        return [_Level(*one) for one in columns]
 
     def _embed(self, past_action: Tensor, action: Tensor, visible: Tensor) -> Tensor:
         """The action encoder's output [M,B,D]; the large one's a few rows at a time on a CPU, to stay in its cache."""
@@ -105,18 +129,21 @@ class PackedDenoiser:
         return torch.cat([encoder.pool(encoder.tokens(*row), visible) for row in rows], dim=1)
 
     @torch.inference_mode()
-    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, modulation: _Level) -> Tensor:
+    def denoise(self, x: Tensor, sigma: Tensor, context: _Past, modulation: _Level) -> Tensor:
         """D for noisy x [B,S], with `context` from `embed_context` and one level of `modulation`."""
         return self._run(self, x, context, modulation)
 
 
-def _denoise(twin: PackedDenoiser, x: Tensor, context: Tensor, level: _Level) -> Tensor:
-    h = context.clone()
+def _denoise(twin: PackedDenoiser, x: Tensor, past: _Past, level: _Level) -> Tensor:
+    h = past.first.clone()
     h[:, -twin.reached :].addmm_((level.c_in * x).to(twin.dtype), twin.noisy)
     h = twin.unet(h, level.hidden)
     h = modulated(h, twin.length, *twin.norm)
     output = torch.addmm(twin.out_bias, h[:, -twin.reached :], twin.out).to(x.dtype)
-    return level.c_skip * x + level.c_out * output
+    denoised = level.skip * x + level.c_out * output
+    if past.mean is None or level.mean is None or level.gain_mean is None:
+        return denoised
+    return denoised + level.gain_mean * (past.mean + level.mean)
 
 
 @functools.cache

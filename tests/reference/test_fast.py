@@ -60,6 +60,8 @@ OPTIONS = [
     ("denoiser.context_states=7", "denoiser.channels=[32,64,32]", "denoiser.depths=[1,2,1]"),
     ("reward_termination.action_encoder=attention", "reward_termination.end_loss=cross_entropy"),
     ("action_encoder=perceiver", "target=change", "critic_input=state_action"),
+    ("reveal=cumulative", "order=cycle", "sampler.solver=heun", "denoiser.bypass=linear", "sigma_offset_noise=0.3"),
+    ("reveal=one", "order=random", "num_denoising_steps=5", "denoiser.bypass=linear", "target=change"),
 ]
 
 
@@ -117,7 +119,14 @@ def test_a_rollout_longer_than_the_window_starts_its_memory_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ("reward_termination.action_encoder=attention",), ("action_encoder=perceiver",)], ids=" ".join
+    "overrides",
+    [
+        (),
+        ("reward_termination.action_encoder=attention",),
+        ("action_encoder=perceiver",),
+        ("denoiser.bypass=linear",),
+    ],
+    ids=" ".join,
 )
 def test_bfloat16_stays_near(overrides: tuple[str, ...]) -> None:
     """Eight bits of mantissa: rewards and states within a few per cent of their spread, and not the same numbers."""

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dima.conditioning import ActionEncoderKind
 from dima.denoiser import Denoiser, preconditioners
 from dima.schedule import draw_training_sigmas
 from dima.temporal_unet import TemporalConv
@@ -48,10 +47,13 @@ class Inputs:
     visible: Tensor
 
 
-@pytest.fixture(params=["small", "perceiver"], scope="module")
+@pytest.fixture(
+    params=["action_encoder=small", "action_encoder=perceiver", "denoiser.bypass=linear"],
+    ids=["small", "perceiver", "bypass"],
+    scope="module",
+)
 def denoiser(request: pytest.FixtureRequest) -> Denoiser:
-    encoder: ActionEncoderKind = request.param
-    return lively_dima(SPEC, f"action_encoder={encoder}").denoiser
+    return lively_dima(SPEC, request.param).denoiser
 
 
 @pytest.fixture
@@ -278,6 +280,7 @@ def loss_row_by_row(model: Denoiser, segment: Segment, *, detach: bool = True, w
         (["reveal=cumulative", "sigma_offset_noise=0.3"], True),
         (["reveal=progressive", "denoiser.scale_context=true"], True),
         (["reveal=joint", "target=change"], True),
+        (["reveal=cumulative", "denoiser.bypass=linear"], True),
         (["reveal=one", "denoiser.loss=denoised"], False),
     ],
 )
@@ -368,7 +371,10 @@ def test_a_batch_without_targets_has_no_loss_and_no_gradient() -> None:
     model.zero_grad()
 
 
-@pytest.mark.parametrize("overrides", [[], ["action_encoder=perceiver"], ["reveal=cumulative"], ["reveal=joint"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["action_encoder=perceiver"], ["reveal=cumulative"], ["reveal=joint"], ["denoiser.bypass=linear"]],
+)
 def test_every_weight_learns_but_taps_that_see_only_padding(overrides: list[str]) -> None:
     """At length 1 only the middle of a kernel sees data, and of the last convolution only the last output is used."""
     model = lively_dima(SPEC, "denoiser.channels=[8,8,8]", "denoiser.depths=[1,1,1]", *overrides).denoiser
@@ -429,6 +435,7 @@ def test_training_draws_from_its_generator_alone() -> None:
         ("denoiser.channels=[50,50]", "channels = (50, 50): expected multiples of 32"),
         ("denoiser.channels=[33,40]", "channels = (33, 40): expected multiples of 32"),
         ("denoiser.loss=mse", "preconditioned, denoised"),
+        ("denoiser.bypass=mlp", "none, linear"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(override: str, message: str) -> None:
