@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Runs that a file's tests share are made once, so a file's tests stay in one process.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: help install train test slow lint format bench
+.PHONY: help install train test slow lint format bench smax
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -e 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -43,6 +43,11 @@ format: $(STAMP) ## let ruff lay out the code
 
 bench: $(STAMP) ## how fast each stage runs on this machine
 	$(BIN)/dima bench $(ARGS)
+
+smax: ## SMAX for env=smax/..., in an environment of its own: .smax
+	@python=$$(PYTHON="$(PYTHON)" sh .ci/find_python) && $$python -m venv .smax && echo '*' > .smax/.gitignore
+	@.smax/bin/python -m pip install --quiet --disable-pip-version-check jaxmarl
+	@echo "Ready: export DIMA_SMAX_PYTHON=$(CURDIR)/.smax/bin/python"
 
 # torch first: it is the largest, and nothing else then gets to choose its version.
 $(STAMP): pyproject.toml constraints.txt
