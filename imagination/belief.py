@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from worldmodel.protocol import StateInference
@@ -43,7 +42,9 @@ class Belief:
         if self.combine == "mean":
             return actions.mean(dim=0)
         if self.combine == "votes":
-            distance = torch.cdist(by_agent := actions.movedim(0, -2), by_agent)  # [B,N,M,M]
+            by_agent = actions.movedim(0, -2)  # [B,N,M,A]
+            # Not cdist: with more than 25 samples it takes differences of squares, and near ones change places.
+            distance = (by_agent[..., :, None, :] - by_agent[..., None, :, :]).norm(dim=-1)  # [B,N,M,M]
             winner = distance.sum(dim=-1).argmin(dim=-1)  # [B,N]
             return actions.gather(0, winner[None, :, :, None].expand(1, *actions.shape[1:]))[0]
         return actions[0]

@@ -36,10 +36,20 @@ class StepEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's, as layer norm of [B,groups,C/groups*L]: the same numbers, faster, and a single one is no error."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B,C,L] -> [B,C,L]."""
+        grouped = input.reshape(input.shape[0], self.num_groups, -1)
+        normal = functional.layer_norm(grouped, grouped.shape[2:], eps=self.eps).view(input.shape)
+        return torch.addcmul(self.bias[:, None], normal, self.weight[:, None])
+
+
 def _conv_block(in_channels: int, out_channels: int, length: int, groups: int) -> nn.Sequential:
     return nn.Sequential(
         ShortConv(in_channels, out_channels, length, kernel=KERNEL),
-        nn.GroupNorm(groups, out_channels),
+        GroupNorm(groups, out_channels),
         nn.Mish(),
     )
 
