@@ -29,6 +29,7 @@ _EXTRAS = {
     "tensorboard": "'dima[tensorboard]'",
     "gymnasium_robotics": "gymnasium-robotics",
     "hydra": "hydra-core",
+    "sklearn": "scikit-learn",
     "vector_quantize_pytorch": "vector-quantize-pytorch",
 }
 """What to install for a package, where that is not its own name."""
