@@ -18,6 +18,7 @@ _COMMANDS = {
     "collect": "a dataset of real episodes",
     "fit": "a world model learned offline from a dataset",
     "predict": "how far a world model can be trusted, across agent orders",
+    "infer": "how well the global state is inferred from observations",
     "play": "a video of a real episode",
     "check-env": "what, if anything, is wrong with an environment",
     "bench": "how fast each stage runs on this machine",

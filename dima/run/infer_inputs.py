@@ -21,6 +21,7 @@ from worldmodel.dataset import Dataset
 from worldmodel.evaluation.curves import Bootstrap
 from worldmodel.evaluation.moments import Moments, draw_moments
 from worldmodel.evaluation.units import Units
+from worldmodel.protocol import Auxiliary
 from worldmodel.types import EnvSpec, Trajectory
 
 
@@ -34,7 +35,7 @@ class Opened:
     held_out: Sequence[Trajectory]
 
     @property
-    def reads(self) -> tuple[str, int]:
+    def reads(self) -> tuple[Auxiliary, int]:
         """(auxiliary, history_steps): only inferencers that read the same are compared like with like."""
         return self.saved.inference.auxiliary, self.saved.inference.history_steps
 

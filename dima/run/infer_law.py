@@ -5,7 +5,6 @@ It is the yardstick of every inferencer: its own draws are what a perfect one wo
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -15,14 +14,15 @@ from worldmodel.inference.gaussian_mixture import GaussianMixture
 from worldmodel.protocol import Auxiliary
 
 
-@dataclasses.dataclass(frozen=True)
 class StateLaw:
     """Keeps `StateInference`: draws from the law itself."""
 
-    config: Any
-    """An environment's configuration with `state_law(history)`."""
     auxiliary: Auxiliary = "joint"
     history_steps: int = 0
+
+    def __init__(self, config: Any) -> None:
+        """Take an environment's configuration with `state_law(history)`."""
+        self.config = config
 
     @classmethod
     def of(cls, config: Any) -> StateLaw | None:

@@ -15,6 +15,7 @@ from dima.run.infer_inputs import InferTask
 from worldmodel.evaluation.inference_metrics import StateScores, score_draws
 from worldmodel.evaluation.mode_metrics import ModeScores, score_modes
 from worldmodel.history import infer_for_agents
+from worldmodel.inference.learned import LearnedInference
 from worldmodel.protocol import StateInference
 
 _ROWS = 8192
@@ -59,15 +60,15 @@ def measure(inference: StateInference, task: InferTask, device: torch.device) ->
 
 
 @torch.no_grad()
-def measure_latent(inference: object, task: InferTask, device: torch.device) -> dict[str, Tensor]:
+def measure_latent(inference: StateInference, task: InferTask, device: torch.device) -> dict[str, Tensor]:
     """By moment [B], averaged over agents: KL in nats, and errors with z from the posterior and from the prior.
 
     Empty for an inferencer that knows no latent. The errors are those of the law's own training.
     """
-    law = getattr(inference, "law", None)
-    if not hasattr(law, "latent_report"):
+    report = getattr(inference.law, "latent_report", None) if isinstance(inference, LearnedInference) else None
+    if report is None or not isinstance(inference, LearnedInference):
         return {}
-    history, state = task.moments.history(getattr(inference, "history_steps")), task.moments.state  # noqa: B009
+    history, state = task.moments.history(inference.history_steps), task.moments.state
     num_agents, generator = task.spec.num_agents, task.generator("latent", device)
     rows = max(1, _ROWS // num_agents)
     parts: list[dict[str, Tensor]] = []
@@ -75,8 +76,8 @@ def measure_latent(inference: object, task: InferTask, device: torch.device) -> 
         part, true = history[begin : begin + rows].to(device), state[begin : begin + rows].to(device)
         agent = torch.arange(num_agents, device=device).repeat(len(part))
         repeated = part.repeat_interleave(num_agents, dim=0), true.repeat_interleave(num_agents, dim=0)
-        x, s = inference.standardized(*repeated, agent)  # type: ignore[attr-defined]
-        reports = [law.latent_report(x, s, generator) for _ in range(LATENT_REPEATS)]
+        x, s = inference.standardized(*repeated, agent)
+        reports = [report(x, s, generator) for _ in range(LATENT_REPEATS)]
         if not reports[0]:
             return {}
         means = {name: torch.stack([report[name] for report in reports]).mean(dim=0) for name in reports[0]}

@@ -104,7 +104,7 @@ class LinearInference:
 
     def __init__(self, trajectories: Sequence[Trajectory], auxiliary: Auxiliary, history_steps: int) -> None:
         """Fit to whole episodes, at most 50 000 of their moments."""
-        self.auxiliary = auxiliary
+        self.auxiliary: Auxiliary = auxiliary
         self.history_steps = history_steps
         moments = all_moments(trajectories, _MOST_ROWS)
         history, fold = moments.history(history_steps), moments.episode

@@ -86,10 +86,10 @@ def score_draws(samples: Tensor, truth: Tensor, units: Units, generator: torch.G
         moment = int(torch.nonzero(~torch.isfinite(drawn))[0, 0])
         raise FloatingPointError(f"the state that was inferred for moment {moment} is not finite")
     true = units.normalize(truth.cpu())[:, None].expand(-1, sizes["N"], -1)  # [B,S] -> [B,N,L]
-    ordered = drawn.sort(dim=-2).values
+    difference, ordered = drawn - true.unsqueeze(-2), drawn.sort(dim=-2).values
     return StateScores(
-        error_mean=(drawn.mean(dim=-2) - true).square(),
-        error_draw=(drawn - true.unsqueeze(-2)).square().mean(dim=-2),
+        error_mean=difference.mean(dim=-2).square(),
+        error_draw=difference.square().mean(dim=-2),
         energy=fair_energy_score(drawn, true) / math.sqrt(units.num_live),
         covered={level: is_covered(ordered, true, level / 100).double() for level in LEVELS},
         rank=truth_rank(drawn, true, generator),
