@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from worldmodel.config import Config, OptimConfig
 from worldmodel.inference.auxiliary import AuxiliaryConfig
+from worldmodel.inference.fast_unet import FastUnet
 from worldmodel.inference.latent import LatentNetwork, kl_divergence, unit_noise
 from worldmodel.inference.learned import LearnedInference, build_inference
 from worldmodel.inference.noise import ReverseProcess, SamplingNoise, ScheduleKind
@@ -149,6 +150,7 @@ class GlobeDiff(nn.Module):
         size = self.config.latent_dim + (self.reverse.num_steps + 1) * self.state_dim
         return unit_noise((rows, size), self.reverse.std, generator)
 
+    @torch.no_grad()
     def sample(self, x: Tensor, noise: Tensor) -> Tensor:
         """One state [B,S] for each row of x: z from the prior, then K reverse steps (Algorithm of section 4.1.2)."""
         networks = self._sampling_networks()
@@ -156,10 +158,11 @@ class GlobeDiff(nn.Module):
         chain = noise[:, latent:].unflatten(1, (-1, self.state_dim))  # [B,K+1,S]
         z = None if networks.prior is None else networks.prior(x).sample(noise[:, :latent])
         embedded = networks.denoiser.embed_condition(_condition(x, z))
+        denoiser = FastUnet(networks.denoiser, self.reverse.num_steps)
+        conditions = denoiser.conditions(embedded)
         s = chain[:, 0]
         for step in reversed(range(self.reverse.num_steps)):
-            index = torch.full((s.shape[0],), step, device=s.device, dtype=torch.long)
-            s = self.reverse.denoise(s, networks.denoiser(s, index, embedded), step, chain[:, step + 1])
+            s = self.reverse.denoise(s, denoiser(s, conditions[step]), step, chain[:, step + 1])
         return s
 
     def _sampling_networks(self) -> Any:

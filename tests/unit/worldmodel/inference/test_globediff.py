@@ -135,7 +135,7 @@ def test_a_held_out_loss_moves_no_weight_and_samples_come_from_the_average() -> 
         averaged = law.sample(x, noise)
         plain = lively()
         plain.networks.load_state_dict(law.averaged.module.state_dict())
-        torch.testing.assert_close(averaged, plain.sample(x, noise), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(averaged, plain.sample(x, noise), rtol=1e-4, atol=1e-4)
         plain.networks.load_state_dict(law.networks.state_dict())
         assert not torch.allclose(averaged, plain.sample(x, noise))
 
