@@ -26,6 +26,10 @@ CENTRE = (-0.0016, -0.2917, -0.0081)
 WORLD_BITS = 3
 """Contact bits of everything that is no hand: it touches both hands and the rest."""
 
+IMPEDANCE = (0.95, 0.99, 0.001, 0.5, 2.0)
+"""Of contacts and limits (MuJoCo's `solimp`, whose own is 0.9 to 0.95): a load presses shapes a fifth as deep."""
+MARGIN = 0.001
+"""How far ahead of touching contacts begin, metres: in one physics step a finger tip moves by up to 3 mm."""
 
 MEMORY_BYTES = 4 << 20
 """For the contacts of one world; MuJoCo's own guess is four times as much, pressed hands need a third of it."""
@@ -75,7 +79,7 @@ class Physics:
 
     substeps: int = 8
     """Physics steps of one control step of 1/60 s."""
-    contact_time_s: float = 0.005
+    contact_time_s: float = 2 / 480
     """Time constant of contacts and limits; at least two physics steps."""
     base_damping: float = 600.0
     """Rate at which a floating base loses its speed, 1/s; for the originals' 100, see docs/bidexhands_port.md."""
@@ -119,20 +123,33 @@ def build_scene(
 
 
 def harden(spec: Any, physics: Physics) -> None:
-    """Give every contact, pair, joint limit and tendon limit of the finished scene one time constant."""
+    """Give every contact, joint limit and tendon limit of the finished scene one stiffness, and damp joints implicitly.
+
+    MuJoCo's own implicit damping comes after the forces of contacts are found, which then belong to another motion than
+    the one that is made. Here joints with damping d get the inertia h d: the same step (M + h d) a = F - d v, but one
+    that contacts know of. `_set_options` switches MuJoCo's off.
+    """
     solref = [physics.contact_time_s, 1.0]
     for geom in spec.geoms:
         geom.solref = solref
+        if geom.name.startswith(SIDES):  # objects have their own, in `objects/material.py`
+            geom.solimp = IMPEDANCE
     for pair in spec.pairs:
-        pair.solref = solref
+        pair.solref, pair.solimp, pair.margin = solref, IMPEDANCE, MARGIN
     for limited in (*spec.joints, *spec.tendons):
-        limited.solref_limit = solref
+        limited.solref_limit, limited.solimp_limit = solref, IMPEDANCE
+    for joint in spec.joints:
+        joint.armature += physics.timestep * float(np.ravel(joint.damping)[0])  # three numbers from MuJoCo 4 on
 
 
 def _set_options(spec: Any, physics: Physics, mujoco: Any) -> None:
     option = spec.option
     option.timestep = physics.timestep
-    option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    option.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP
+    # With sparse matrices, its choice from 60 degrees of freedom on, Newton's method of MuJoCo 4.0.0 can stop at forces
+    # that are no solution, a hundred times too large: jammed fingers are shot off. See test_solver.py.
+    option.jacobian = mujoco.mjtJacobian.mjJAC_DENSE
     option.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL
     option.iterations = 20
     spec.compiler.degree = False

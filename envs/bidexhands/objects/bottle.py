@@ -19,6 +19,9 @@ CAP_REFERENCE = (0.0, 0.0, 0.15)
 FRICTION = 2.0
 """The original's 100 against a hand's 1 holds whatever is pressed; 2 does nearly that, and 50 makes contacts stiff."""
 
+SOFT = {"solimp": (0.9, 0.95, 0.001, 0.5, 2.0), "margin": 0.0}
+"""MuJoCo's own contacts: harder ones push the bottle, which begins 7 mm inside the left hand, out before it is held."""
+
 
 def add_bottle(spec: Any, position: tuple[float, float, float], quaternion: np.ndarray) -> None:
     """The body `object`, free; sites `bottle`, `cap_reference` and `cap`; the joints `cap_slide` and `cap_spin`."""
@@ -28,10 +31,10 @@ def add_bottle(spec: Any, position: tuple[float, float, float], quaternion: np.n
     bottle = spec.worldbody.add_body(name="object", pos=list(position), quat=list(to_wxyz(quaternion)))
     bottle.add_freejoint(name="object_free")
     bottle.add_geom(
-        **solid(FRICTION, type=shape.mjGEOM_CYLINDER, pos=[0, 0, -0.01], size=[0.0385, 0.116, 0], rgba=glass)
+        **solid(FRICTION, **SOFT, type=shape.mjGEOM_CYLINDER, pos=[0, 0, -0.01], size=[0.0385, 0.116, 0], rgba=glass)
     )
     bottle.add_geom(
-        **solid(FRICTION, type=shape.mjGEOM_ELLIPSOID, pos=[0, 0, 0.106], size=[0.034, 0.034, 0.03], rgba=glass)
+        **solid(FRICTION, **SOFT, type=shape.mjGEOM_ELLIPSOID, pos=[0, 0, 0.106], size=[0.034, 0.034, 0.03], rgba=glass)
     )
     bottle.add_geom(**hollow(type=shape.mjGEOM_CYLINDER, pos=[0, 0, 0.1415], size=[0.0111, 0.0075, 0], rgba=glass))
     bottle.add_site(name="bottle", group=5)
@@ -46,6 +49,7 @@ def add_bottle(spec: Any, position: tuple[float, float, float], quaternion: np.n
     cap.add_geom(
         **solid(
             FRICTION,
+            **SOFT,
             type=shape.mjGEOM_CYLINDER,
             pos=[axis[0], axis[1], 0.1444],
             size=[0.0129, 0.0052, 0],

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from envs.bidexhands import rotation
-from envs.bidexhands.scene import WORLD_BITS
+from envs.bidexhands.scene import IMPEDANCE, MARGIN, WORLD_BITS
 
 DENSITY = 500.0
 """Of every object, kg/m^3."""
@@ -25,6 +25,8 @@ def solid(friction: float = 1.0, **shape: Any) -> dict[str, Any]:
         "condim": 4,
         "priority": 1,
         "friction": [friction, 0.005, 0.0001],
+        "solimp": IMPEDANCE,
+        "margin": MARGIN,
         **shape,
     }
 
