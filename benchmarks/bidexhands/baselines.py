@@ -18,17 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import provenance
 from PIL import Image
 
-from dima.run.manifest import describe_code, describe_hardware, describe_versions
 from envs.bidexhands import TASKS, BiDexHandsBatch
 from envs.bidexhands.readings import Readings
 from envs.bidexhands.rendering import SceneRenderer
 from envs.bidexhands.scripted import scripted_policy
 
-RANDOM_START = ("over", "catch-underarm", "catch-abreast")
-"""Tasks whose episodes begin differently."""
 NOISE = 0.05
 """Standard deviation of the noise of `scripted, noise`."""
 FRAMES, COLUMNS, FRAME_SIZE = 8, 4, (240, 180)
@@ -54,6 +51,7 @@ def main() -> None:
     parser.add_argument("--physics", nargs="+", default=["fine", "fast"], choices=["fine", "fast"])
     parser.add_argument("--episodes", type=int, default=20)
     arguments = parser.parse_args()
+    measured_on = provenance.describe()
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for task in arguments.tasks:
@@ -65,9 +63,7 @@ def main() -> None:
         "command": " ".join(["python", "benchmarks/bidexhands/baselines.py", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "rows": rows,
-        **describe_code(),
-        "versions": describe_versions(),
-        "hardware": describe_hardware(torch.device("cpu")),
+        **measured_on,
     }
     (arguments.out / "baselines.json").write_text(json.dumps(report, indent=1) + "\n")
     (arguments.out / "BASELINES.md").write_text(table(rows))
@@ -78,7 +74,7 @@ def measure(task: str, physics: Any, episodes: int) -> list[dict[str, Any]]:
     batch = BiDexHandsBatch(task, episodes, physics=physics)
     script, rng = scripted_policy(task), np.random.default_rng(0)
     shape = (2, batch.action_size)
-    fixed = episodes if task in RANDOM_START else 1
+    fixed = episodes if batch.task.random_start else 1
     policies: dict[str, tuple[Act, int]] = {
         "zero": (lambda readings, elapsed: np.zeros((len(elapsed), *shape)), fixed),
         "random": (lambda readings, elapsed: rng.uniform(-1.0, 1.0, (len(elapsed), *shape)), episodes),

@@ -12,7 +12,6 @@ import argparse
 import gc
 import importlib
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import provenance
 
 from envs.bidexhands import TASKS, BiDexHandsBatch, parallel_env
 from envs.bidexhands.batch import threads_of
@@ -39,17 +39,17 @@ PROTOTYPE = {
 def main() -> None:
     """Measure what the command line asks for and write it."""
     asked = _parse()
+    measured_on = provenance.describe()
     rows = []
     for task in asked.tasks:
         for physics in ("fine", "fast"):
             row = {"task": task, "physics": physics, **_measure(task, physics, asked)}
             rows.append(row)
             print(json.dumps(row), flush=True)
-    machine = {"processor": _processor(), "cores": threads_of(1 << 20), "mujoco": mujoco.__version__}
     settings = {"steps": asked.steps, "repeats": asked.repeats, "threads": asked.threads, "sizes": asked.sizes}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(
-        json.dumps({"schema": 1, **machine, "settings": settings, "prototype": PROTOTYPE, "rows": rows}, indent=1)
+        json.dumps({"schema": 2, **measured_on, "settings": settings, "prototype": PROTOTYPE, "rows": rows}, indent=1)
     )
 
 
@@ -127,11 +127,6 @@ def _resident_bytes() -> int:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _parse() -> argparse.Namespace:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import provenance
 
-from dima.run.manifest import describe_code, describe_hardware, describe_versions
 from envs.bidexhands import TASKS, BiDexHandsBatch
 
 mujoco: Any = importlib.import_module("mujoco")  # its enumerations have no types
@@ -147,7 +146,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--physics", default="fine", choices=["fine", "fast"])
     asked = parser.parse_args()
-    code = describe_code()  # of what is loaded, whatever is committed meanwhile
+    measured_on = provenance.describe()
     figures: dict[str, Any] = {}
     for task in asked.tasks:
         for kind in KINDS:
@@ -158,9 +157,7 @@ def main() -> None:
         "schema": 1,
         "command": f"python benchmarks/bidexhands/stability.py {' '.join(sys.argv[1:])}",
         "physics": asked.physics,
-        "code": code,
-        "hardware": describe_hardware(torch.device("cpu")),
-        "versions": describe_versions(),
+        **measured_on,
         "figures": figures,
     }
     asked.out.parent.mkdir(parents=True, exist_ok=True)

@@ -60,6 +60,8 @@ class Task(Protocol):
     """Its name in Bi-DexHands."""
     episode_steps: int
     """Control steps after which an episode is truncated."""
+    random_start: bool
+    """Whether episodes begin differently."""
     placements: tuple[Placement, Placement]
     """Of the right and the left hand."""
     drive: BaseDrive | None

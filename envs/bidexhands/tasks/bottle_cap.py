@@ -25,6 +25,7 @@ class BottleCap(Task):
     name = "bottle-cap"
     original = "ShadowHandBottleCap"
     episode_steps = 125
+    random_start = False
     placements = (
         Placement((0.0, -1.05, 0.5), (0.5, np.pi, np.pi)),
         Placement((0.0, -0.25, 0.45), (0.0, 0.87, 0.0)),

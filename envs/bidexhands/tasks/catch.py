@@ -20,6 +20,7 @@ CAUGHT = 0.03
 class _Throw(Task):
     """What the three share: the reward, the egg, and how an episode begins."""
 
+    random_start = True
     hands_collide = False
     shows_palm = False
     points = ()

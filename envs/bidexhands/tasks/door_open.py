@@ -22,6 +22,7 @@ class _DoorOpen(Task):
     """What both directions share."""
 
     episode_steps = 250
+    random_start = False
     placements = (
         Placement((0.55, 0.2, 0.6), (np.pi, 1.57, 1.57)),
         Placement((0.55, -0.2, 0.6), (np.pi, -1.57, 1.57)),

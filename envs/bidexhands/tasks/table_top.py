@@ -15,6 +15,7 @@ from envs.bidexhands.task import Task, object_motion
 class TableTop(Task):
     """A task whose object lies on a table and has the points `right_handle` and `left_handle`."""
 
+    random_start = False
     placements = (
         Placement((0.55, 0.2, 0.8), (np.pi, 0.0, 1.57)),
         Placement((0.55, -0.2, 0.8), (np.pi, 0.0, 1.57)),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,13 @@ WORST_MM, WORST_QVEL, WORST_OVERSHOOT = 15.0, 200.0, 0.75
 
 def measured(task: str, kind: str, num_steps: int) -> dict[str, Any]:
     """The script's figures of one task."""
-    spec = importlib.util.spec_from_file_location("stability", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.measure(task, kind, num_steps)  # raises at warnings and at what is not finite
+    sys.path.insert(0, str(SCRIPT.parent))  # as where it is run
+    try:
+        return importlib.import_module(SCRIPT.stem).measure(
+            task, kind, num_steps
+        )  # raises at warnings, or if not finite
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
 
 
 @pytest.mark.parametrize("kind", ["fresh", "held"])

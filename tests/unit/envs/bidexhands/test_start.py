@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from envs.bidexhands import TASKS
 from tests.support.bidexhands import (
     EVERY,
     FACTS,
@@ -136,6 +137,7 @@ def test_eggs_begin_with_the_originals_noise(task: str) -> None:
 
 @TASK
 def test_only_throws_begin_by_chance(task: str) -> None:
+    assert TASKS[task].random_start == FACTS[task].is_random
     first = begun(task, 0).data.qpos.copy()
     assert np.array_equal(first, begun(task, 1).data.qpos) != FACTS[task].is_random
     np.testing.assert_array_equal(first, begun(task, 0).data.qpos)

@@ -18,7 +18,7 @@ from envs.check import check_env
 from envs.collector import Collector
 from envs.random_agent import RandomAgent
 from envs.vector import SeparateEnvs, VecEnv, VectorEnvConfig, build_vector
-from tests.support.bidexhands import EVERY, random_actions
+from tests.support.bidexhands import EVERY, FACTS, random_actions
 from worldmodel.config import ConfigError
 from worldmodel.types import Trajectory
 
@@ -202,5 +202,4 @@ def test_an_unknown_task_is_refused_with_the_names_there_are() -> None:
 def test_nothing_is_wrong_with_fast_physics_but_that_some_episodes_begin_alike(task: str) -> None:
     """For fine physics: tests/contracts."""
     findings = check_env(config(task))
-    is_random = task in ("over", "catch-underarm", "catch-abreast")
-    assert [(f.check, f.severity) for f in findings] == ([] if is_random else [("seeds", "warning")])
+    assert [(f.check, f.severity) for f in findings] == ([] if FACTS[task].is_random else [("seeds", "warning")])
