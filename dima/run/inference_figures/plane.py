@@ -80,8 +80,8 @@ def plot_density(record: dict[str, Any], path: Path) -> Figure | None:
     clouds = {"true states": truth} | {label: np.concatenate(runs) for label, runs in embedding["runs"].items()}
     surfaces = {name: kernel_density(np.array(cloud), window, width) for name, cloud in clouds.items()}
     top = max(float(surface.max()) for surface in surfaces.values())
-    columns = min(_MOST_COLUMNS, len(surfaces))
-    rows = math.ceil(len(surfaces) / columns)
+    rows = math.ceil(len(surfaces) / _MOST_COLUMNS)
+    columns = math.ceil(len(surfaces) / rows)
     with rc_context(RC):
         figure = Figure(figsize=(max(WIDTH / 2, 2.1 * columns), 0.35 + 1.9 * rows), layout="constrained")
         for place, (name, surface) in enumerate(surfaces.items()):
