@@ -6,10 +6,13 @@ import dataclasses
 import importlib.metadata
 from typing import TYPE_CHECKING
 
-from envs.bidexhands.batch import BiDexHandsBatch, PhysicsName, find_task, threads_of
-from envs.bidexhands.vec import BiDexHandsVec
+from envs.bidexhands.batch import NUM_AGENTS, BiDexHandsBatch, PhysicsName, find_task, threads_of
+from envs.bidexhands.observation import Observer
+from envs.bidexhands.vec import BiDexHandsVec, observation_builder
+from envs.observation import ObservationBuilder
 from envs.pettingzoo import ObsMode
 from worldmodel.config import Config
+from worldmodel.types import EnvSpec
 
 if TYPE_CHECKING:
     from envs.bidexhands.env import BiDexHandsEnv
@@ -72,7 +75,7 @@ class BiDexHandsConfig(Config):
         return BiDexHandsEnv(
             env,
             env_id=self.env_id,
-            episode_steps=self.episode_steps or find_task(self.task).episode_steps,
+            episode_steps=self.spec.episode_steps,
             obs_mode=self.obs_mode,
             standardize_obs=self.standardize_obs,
             versions=self._versions(),
@@ -89,9 +92,27 @@ class BiDexHandsConfig(Config):
             contact_channels=self.contact_channels,
             episode_steps=self.episode_steps,
         )
-        one = self.build()
-        one.close()
-        return BiDexHandsVec(batch, one.spec, self.obs_mode, self.standardize_obs)
+        return BiDexHandsVec(batch, self.spec, self._builder)
+
+    @property
+    def spec(self) -> EnvSpec:
+        """That of what is built, without building it."""
+        task, builder = find_task(self.task), self._builder
+        observer = Observer(task)
+        return EnvSpec(
+            env_id=self.env_id,
+            num_agents=NUM_AGENTS,
+            state_dim=observer.state_size,
+            obs_sizes=builder.sizes,
+            action_sizes=(observer.action_size,) * NUM_AGENTS,
+            episode_steps=self.episode_steps or task.episode_steps,
+            appends_agent_id=builder.appends_agent_id,
+            versions=self._versions(),
+        )
+
+    @property
+    def _builder(self) -> ObservationBuilder:
+        return observation_builder(Observer(find_task(self.task)), self.obs_mode, self.standardize_obs)
 
     def _versions(self) -> tuple[tuple[str, str], ...]:
         names = ("mujoco", "gymnasium-robotics")

@@ -7,24 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from envs.base import Observed, StepResult
-from envs.bidexhands.batch import BiDexHandsBatch
+from envs.bidexhands.batch import NUM_AGENTS, BiDexHandsBatch
+from envs.bidexhands.observation import Observer
 from envs.observation import FullObservation, LocalObservation, ObservationBuilder
 from envs.pettingzoo import ObsMode
 from worldmodel.types import EnvSpec
 
 
+def observation_builder(observer: Observer, obs_mode: ObsMode, standardize_obs: bool) -> ObservationBuilder:
+    """What agents are shown of `observer`'s observations and state."""
+    if obs_mode == "local":
+        return LocalObservation((observer.obs_size,) * NUM_AGENTS)
+    return FullObservation(observer.state_size, NUM_AGENTS, standardize=standardize_obs)
+
+
 class BiDexHandsVec:
     """A `VecEnv` on a batch: the same numbers as `BiDexHandsConfig.build` gives row by row."""
 
-    def __init__(self, batch: BiDexHandsBatch, spec: EnvSpec, obs_mode: ObsMode, standardize_obs: bool) -> None:
+    def __init__(self, batch: BiDexHandsBatch, spec: EnvSpec, builder: ObservationBuilder) -> None:
         self._batch = batch
         self._spec = spec
-        agents = spec.num_agents
-        self._builder: ObservationBuilder = (
-            LocalObservation(spec.obs_sizes)
-            if obs_mode == "local"
-            else FullObservation(spec.state_dim, agents, standardize=standardize_obs)
-        )
+        self._builder = builder
 
     @property
     def spec(self) -> EnvSpec:

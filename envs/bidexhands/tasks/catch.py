@@ -94,20 +94,16 @@ class Over(_Throw):
     joint_noise = 0.2
 
 
-class CatchUnderarm(_Throw):
+class CatchUnderarm(Over):
     """As Over, with hands that float and stand further apart."""
 
     name = "catch-underarm"
     original = "ShadowHandCatchUnderarm"
-    episode_steps = 75
     placements = (Placement((0.0, 0.0, 0.5), (0.0, 0.0, 0.0)), Placement((0.0, -1.15, 0.5), (0.0, 0.0, np.pi)))
     drive = BaseDrive(0.05, 0.5)
     view = View((0.80, -0.95, 1.00), (0.0, -0.57, 0.52))
-    egg = (0.0, -0.39, 0.54)
     goal_offset = -0.4
     lowest = 0.1
-    position_noise = 0.01
-    joint_noise = 0.2
 
 
 class CatchAbreast(_Throw):
