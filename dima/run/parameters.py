@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 
 
+_LONGEST = 300
+"""Characters of torch's explanation that are shown."""
+
+
 def load_weights(load: Callable[[], object]) -> None:
     """Call `load`, and say so where what was saved does not fit what config.yaml describes.
 
@@ -17,6 +21,8 @@ def load_weights(load: Callable[[], object]) -> None:
         load()
     except RuntimeError as error:
         text = " ".join(str(error).split())
+        if len(text) > _LONGEST:  # torch lists every weight
+            text = f"{text[:_LONGEST]} .."
         raise ValueError(f"the checkpoint does not fit the model that config.yaml describes: {text}") from error
 
 

@@ -19,6 +19,8 @@ HEAVY = (
     "mujoco",
     "omegaconf",
     "pettingzoo",
+    "scipy",
+    "sklearn",
     "tensorboard",
     "transformers",
     "vector_quantize_pytorch",

@@ -107,7 +107,8 @@ def _context() -> multiprocessing.context.ForkServerContext:
     """A server that has imported everything once, from which each command is forked within milliseconds."""
     context = multiprocessing.get_context("forkserver")
     commands = [
-        f"dima.run.{name}" for name in ("train", "evaluate", "collect", "fit", "predict", "bench", "prediction_figures")
+        f"dima.run.{name}"
+        for name in ("train", "evaluate", "collect", "fit", "infer", "predict", "bench", "prediction_figures")
     ]
     preloaded = ["torch._dynamo", *commands, "tests.support.linear_model"]
     context.set_forkserver_preload(preloaded)

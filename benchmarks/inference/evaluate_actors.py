@@ -1,0 +1,103 @@
+"""Plays the policies of `train_actors.py` on the true state and on inferred ones, and writes one table of returns.
+
+    python benchmarks/inference/evaluate_actors.py --work DIR --fits DIR --results DIR [--episodes 20]
+
+`--work` holds the runs, `--fits` a folder for each inferencer (runs of dima fit on data of the same task). Every policy
+plays the same episode seeds. What is there is skipped. Intervals are over seeds: a bootstrap of the runs' mean returns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 10_000
+
+
+def main() -> int:
+    """Evaluate what is missing, then write control.json and CONTROL.md."""
+    asked = _parse()
+    cells: dict[str, dict[str, list[float]]] = {}
+    for run in sorted(asked.work.glob("*-seed*")):
+        if not _is_finished(run):
+            continue
+        actor, seed = run.name.rsplit("-seed", 1)
+        for label, words in _ways(actor, asked):
+            returns = _evaluate(run, label, words, asked)
+            cells.setdefault(f"{actor}, {label}" if label else actor, {})[seed] = returns
+    asked.results.mkdir(parents=True, exist_ok=True)
+    rows = {name: _summary(by_seed) for name, by_seed in cells.items()}
+    record = {"task": "mamujoco/halfcheetah-2x3-partial", "episodes": asked.episodes, "cells": rows}
+    (asked.results / "control.json").write_text(json.dumps(record, indent=1) + "\n")
+    (asked.results / "CONTROL.md").write_text(_table(rows))
+    print(_table(rows))
+    return 0
+
+
+def _ways(actor: str, asked: argparse.Namespace) -> list[tuple[str, list[str]]]:
+    """How a policy is executed: (label, words for dima evaluate)."""
+    if actor != "state":
+        return [("", [])]
+    ways = [("oracle", ["inference=oracle"])]
+    for fit in sorted(asked.fits.iterdir()):
+        if (fit / "manifest.json").exists():
+            ways.append((fit.name, [f"inference={fit}"]))
+            if fit.name.startswith("globediff"):
+                ways.append((f"{fit.name}, mean of 8", [f"inference={fit}", "combine=mean", "samples=8"]))
+                ways.append((f"{fit.name}, votes of 8", [f"inference={fit}", "combine=votes", "samples=8"]))
+    return ways
+
+
+def _evaluate(run: Path, label: str, words: list[str], asked: argparse.Namespace) -> list[float]:
+    out = run / "control" / (label.replace(", ", "-").replace(" ", "-") or "plain")
+    if not (out / "scores.json").exists():
+        words = [f"run={run}", f"episodes={asked.episodes}", "seed=1000", "num_threads=1", f"out={out}", *words]
+        subprocess.run(
+            [sys.executable, "-m", "dima.run.cli", "evaluate", *words], check=True, stdout=subprocess.DEVNULL
+        )
+    return json.loads((out / "scores.json").read_text())["evaluations"][0]["returns"]
+
+
+def _is_finished(run: Path) -> bool:
+    manifest = run / "manifest.json"
+    return manifest.exists() and json.loads(manifest.read_text())["is_finished"]
+
+
+def _summary(by_seed: dict[str, list[float]]) -> dict[str, Any]:
+    means = np.array([np.mean(returns) for returns in by_seed.values()])
+    rng = np.random.default_rng(0)
+    resampled = rng.choice(means, (RESAMPLES, len(means))).mean(axis=1)
+    low, high = np.quantile(resampled, [0.025, 0.975]) if len(means) > 1 else (float("nan"),) * 2
+    return {
+        "mean": float(means.mean()),
+        "ci95_over_seeds": [float(low), float(high)],
+        "by_seed": {seed: {"mean": float(np.mean(r)), "std": float(np.std(r))} for seed, r in by_seed.items()},
+    }
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> str:
+    lines = ["| policy, state at execution | mean return | 95 % over seeds | by seed |", "|---|---:|---|---|"]
+    for name, row in rows.items():
+        low, high = row["ci95_over_seeds"]
+        seeds = ", ".join(f"{each['mean']:.0f}" for each in row["by_seed"].values())
+        lines.append(f"| {name} | {row['mean']:.0f} | [{low:.0f}, {high:.0f}] | {seeds} |")
+    return "\n".join(lines) + "\n"
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="the runs of train_actors.py")
+    parser.add_argument("--fits", type=Path, required=True, help="a folder for each inferencer, runs of dima fit")
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--episodes", type=int, default=20)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
