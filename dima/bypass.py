@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from worldmodel.types import EnvSpec
 
 MEAN_SCALE = 4.0
-"""What the mean is multiplied with. Adam moves every weight by at most the learning rate an update, and those of linear
-dynamics, up to 1 in standard deviations, have a long way to go: hundreds of updates so, thousands at 1."""
+"""What the mean is multiplied with, so that its weights, up to 1 in standard deviations, are there sooner: Adam moves
+each by at most the learning rate an update. (Bi-DexHands, errors over 15 steps after 600 updates: 4.6 at 1, 4.0 at 8.)
+"""
 
 
 class LinearBypass(nn.Module):
