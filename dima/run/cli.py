@@ -19,6 +19,7 @@ _COMMANDS = {
     "fit": "a world model learned offline from a dataset",
     "predict": "how far a world model can be trusted, across agent orders",
     "infer": "how well the global state is inferred from observations",
+    "export": "a trained policy as one file that plain torch runs",
     "play": "a video of a real episode",
     "check-env": "what, if anything, is wrong with an environment",
     "bench": "how fast each stage runs on this machine",

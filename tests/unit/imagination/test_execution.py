@@ -1,0 +1,103 @@
+"""The path that is exported acts as the agent does, for the same noise, over an episode with a new start in it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dima.run.actor_view import actor_view
+from imagination.actor_input import ActorInputKind
+from imagination.agent import PolicyAgent
+from imagination.belief import Belief, Combine
+from imagination.execution import ExecutionPath
+from imagination.policy import Policy
+from tests.support.dima_models import compose_group, lively_dima
+from tests.support.inference_models import lively_inference
+from tests.support.random_data import random_obs, random_state, random_trajectory, stir
+from worldmodel.config import ConfigError
+from worldmodel.history import begin_history, extend_history
+from worldmodel.inference.given import Oracle
+from worldmodel.types import EnvSpec
+
+SPEC = EnvSpec("unequal", 3, 5, obs_sizes=(2, 4, 3), action_sizes=(1, 3, 2), episode_steps=20, appends_agent_id=True)
+ROWS, STEPS = 2, 6
+
+
+def lively_policy(kind: ActorInputKind, *overrides: str) -> Policy:
+    words = ["+policy=mappo", f"policy.policy.input={kind}", *(f"policy.policy.{o}" for o in overrides)]
+    policy = compose_group(words, "policy").policy.build(SPEC, SPEC.obs_dim)
+    stir(policy, scale=0.1)
+    policy.input.update_statistics(random_trajectory(SPEC, 30, torch.Generator().manual_seed(0)))
+    return policy
+
+
+def drawn_noise(path: ExecutionPath, generator: torch.Generator) -> Tensor:
+    """One step's noise [B,total] from the numbers that a `PolicyAgent` draws: inference first, draws outermost."""
+    sizes = [size for size in (path.noise.inference, path.noise.action) if size]
+    parts = []
+    for size in sizes:
+        per_draw = size // (path.num_samples * SPEC.num_agents)
+        rows = (path.num_samples, ROWS, SPEC.num_agents)
+        drawn = torch.randn(math.prod(rows), per_draw, generator=generator)  # in the order of the agent's own shapes
+        parts.append(drawn.unflatten(0, rows).movedim(1, 0).flatten(1))
+    return torch.cat(parts, dim=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inferencer", "combine", "samples", "deterministic"),
+    [
+        ("obs", None, "draw", 1, True),
+        ("obs", None, "draw", 1, False),
+        ("joint", None, "draw", 1, False),
+        ("state", "globediff", "draw", 1, True),
+        ("obs+state", "globediff", "votes", 3, False),
+        ("obs+state", "vae", "mean", 2, False),
+        ("state", "mlp", "draw", 1, True),
+    ],
+)
+@torch.no_grad()
+def test_it_acts_as_the_agent_does(
+    kind: ActorInputKind, inferencer: str | None, combine: Combine, samples: int, deterministic: bool
+) -> None:
+    model: Any = lively_dima(SPEC, "normalize_obs=true")
+    policy = lively_policy(kind)
+    belief = None if inferencer is None else Belief(lively_inference(SPEC, inferencer), combine, samples)
+    path = ExecutionPath(policy, actor_view(model, SPEC), belief, deterministic)
+    agent = PolicyAgent(model, policy, torch.Generator().manual_seed(5), deterministic, belief)
+    noise, data = torch.Generator().manual_seed(5), torch.Generator().manual_seed(6)
+    obs = random_obs(SPEC, ROWS, data)
+    carry, history = agent.begin(obs, random_state(SPEC, ROWS, data)), begin_history(obs, path.history_steps)
+    for step in range(STEPS):
+        is_first = torch.tensor([step == 0, step in (0, 3)])
+        history = extend_history(history, obs, is_first)
+        expected, carry = agent.act(carry, obs, random_state(SPEC, ROWS, data), is_first)
+        action = path(history, drawn_noise(path, noise)) if path.noise.total else path(history)
+        torch.testing.assert_close(action, expected, rtol=1e-5, atol=1e-5)
+        obs = random_obs(SPEC, ROWS, data)
+
+
+@pytest.mark.parametrize("normalize", ["true", "false"])
+def test_the_view_is_the_models_own(normalize: str) -> None:
+    view = actor_view(lively_dima(SPEC, f"normalize_obs={normalize}"), SPEC)
+    assert isinstance(view, nn.Identity) == (normalize == "false")
+
+
+def test_a_view_of_more_than_the_present_is_refused() -> None:
+    model: Any = lively_dima(SPEC)
+    model.view = lambda state: type(model).view(model, state).map(lambda t: t + state.z.sum())
+    with pytest.raises(ConfigError, match="no known function of the present observations"):
+        actor_view(model, SPEC)
+
+
+def test_what_cannot_be_exported_is_refused() -> None:
+    with pytest.raises(ConfigError, match="do not fit"):
+        ExecutionPath(lively_policy("state"), nn.Identity(), None, True)
+    with pytest.raises(ConfigError, match="Oracle learned nothing"):
+        ExecutionPath(lively_policy("state"), nn.Identity(), Belief(Oracle(SPEC)), True)
+    path = ExecutionPath(lively_policy("obs", "head=beta"), nn.Identity(), None, False)
+    with pytest.raises(ConfigError, match="use deterministic=true"):
+        path(torch.zeros(1, 1, 3, SPEC.obs_dim), torch.zeros(1, path.noise.total))
