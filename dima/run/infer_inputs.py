@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from dima.run.checkpoint import CheckpointError
 from dima.run.held_out import label_of, read_env_config, require_common_data, require_same_env, split_for
 from dima.run.infer_law import StateLaw
 from dima.run.infer_settings import ENOUGH_EPISODES, InferSettings
@@ -78,12 +77,8 @@ def open_runs(settings: InferSettings, dataset: Dataset, device: torch.device) -
 
 
 def _open(source: str, settings: InferSettings, dataset: Dataset, device: torch.device) -> SavedInference:
-    try:
-        checkpoint = "latest" if source in GIVEN else settings.checkpoint
-        saved = open_inference(source, dataset.spec, device, f"infer data={settings.data}", checkpoint)
-    except (ConfigError, CheckpointError) as error:  # which speak of `inference`, as other commands call it
-        text = str(error).replace(f"inference = {source!r}", f"run {source!r}").replace(" inference=", " run=")
-        raise type(error)(text) from error
+    checkpoint = "latest" if source in GIVEN else settings.checkpoint
+    saved = open_inference(source, dataset.spec, device, f"infer data={settings.data}", checkpoint, key="run")
     if saved.settings is not None:
         require_same_env(dataset, saved.settings.env, source)
     return saved

@@ -47,7 +47,13 @@ class SavedInference:
 
 
 def open_inference(
-    source: str, spec: EnvSpec, device: torch.device, command: str, checkpoint: int | str = "latest"
+    source: str,
+    spec: EnvSpec,
+    device: torch.device,
+    command: str,
+    checkpoint: int | str = "latest",
+    *,
+    key: str = "inference",
 ) -> SavedInference:
     """The inferencer that `source` names, for environments of `spec`.
 
@@ -57,6 +63,7 @@ def open_inference(
         device: where its networks go.
         command: for messages, e.g. `evaluate run=RUN`.
         checkpoint: `latest`, or a number of updates.
+        key: what the command calls `source`.
 
     Raises:
         ConfigError: when the run learned something else, or on another task.
@@ -68,14 +75,12 @@ def open_inference(
     settings = read_settings(load_config(folder.config_file))
     if not isinstance(settings, FitSettings) or settings.inference is None:
         raise ConfigError(
-            f"inference = {source!r} is a run that learned no state inference; expected a run of"
+            f"{key} = {source!r} is a run that learned no state inference; expected a run of"
             f" dima fit inference=globediff (or vae, mlp), or one of {', '.join(GIVEN)}"
         )
     manifest = folder.read_manifest()
-    _require_same_task(source, manifest, spec)
-    loaded = load_or_offer(
-        folder, parse_checkpoint(checkpoint), f"dima {command} inference={source}", (settings.learner,)
-    )
+    _require_same_task(f"{key} = {source!r}", folder.path, manifest, spec)
+    loaded = load_or_offer(folder, parse_checkpoint(checkpoint), f"dima {command} {key}={source}", (settings.learner,))
     inference = settings.inference.build(spec)
     load_weights(lambda: inference.load_state_dict(loaded.components[settings.learner]))
     inference.to(device)
@@ -84,11 +89,10 @@ def open_inference(
     return SavedInference(name, inference, folder.path, settings, loaded.env_steps, manifest)
 
 
-def _require_same_task(source: str, manifest: dict[str, Any], spec: EnvSpec) -> None:
-    there = read_spec(manifest, Path(source))
+def _require_same_task(said: str, path: Path, manifest: dict[str, Any], spec: EnvSpec) -> None:
+    there = read_spec(manifest, path)
     name = differing_field(there, spec)
     if name is not None:
         raise ConfigError(
-            f"inference = {source!r} was fitted on another task: {name} is {getattr(there, name)!r} there,"
-            f" {getattr(spec, name)!r} here"
+            f"{said} was fitted on another task: {name} is {getattr(there, name)!r} there, {getattr(spec, name)!r} here"
         )
