@@ -9,6 +9,7 @@ observations, rewards, terminations, truncations, infos = env.step(actions)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,13 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-        """Begin an episode; without a `seed` it gets one drawn from the last seed. `options` are ignored."""
+        """Begin an episode; without a `seed` it gets one drawn from the last seed. `options` are ignored.
+
+        Raises:
+            EnvError: for a negative seed.
+        """
+        if seed is not None and seed < 0:
+            raise self._error(f"reset(seed={seed}); expected a seed of at least 0")
         if seed is not None:
             self._seeds = np.random.default_rng(seed)
         episode = int(self._seeds.integers(2**31)) if seed is None else seed
@@ -96,17 +103,8 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
                 `BiDexHandsBatch.step`.
         """
         if not self.agents:
-            raise EnvError(f"{self.metadata['name']}: step() before reset(), or after the episode's end")
-        missing = [agent for agent in AGENTS if agent not in actions]
-        if missing:
-            raise EnvError(f"{self.metadata['name']}: no action for {', '.join(missing)}; expected one for each agent")
-        for agent in AGENTS:
-            if np.shape(actions[agent]) != self._action_space[agent].shape:
-                raise EnvError(
-                    f"{self.metadata['name']}: the action of {agent} has shape {list(np.shape(actions[agent]))}; "
-                    f"expected {list(self._action_space[agent].shape)}"
-                )
-        result = self.batch.step([0], np.stack([actions[agent] for agent in AGENTS])[None])
+            raise self._error("step() before reset(), or after the episode's end")
+        result = self.batch.step([0], self._joint_action(actions)[None])
         self._state = result.state[0]
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
         if terminated or truncated:
@@ -121,7 +119,9 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         )
 
     def state(self) -> np.ndarray:
-        """The global state float32 [S]: right hand, left hand, object."""
+        """The global state float32 [S]: right hand, left hand, object. Raises `EnvError` before the first `reset`."""
+        if not self._was_reset:
+            raise self._error("state() before reset()")
         return self._state.copy()
 
     def resume(self, agents: list[str], state: np.ndarray) -> None:
@@ -135,10 +135,33 @@ class BiDexHandsParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
             EnvError: before the first `reset`, or where this machine cannot draw.
         """
         if not self._was_reset:
-            raise EnvError(f"{self.metadata['name']}: render() before reset()")
+            raise self._error("render() before reset()")
         return self._renderer.draw(self.batch.simulation.model, self.batch.simulation.world(0))
 
     def close(self) -> None:
         """Free the picture's buffers."""
         self._renderer.close()
         self.batch.close()
+
+    def _joint_action(self, actions: Mapping[str, Any]) -> np.ndarray:
+        """`actions` of the agents as one array [2,A]; raises `EnvError` naming the agent whose action is no such."""
+        if not isinstance(actions, Mapping):
+            raise self._error(f"actions are a {type(actions).__name__}; expected a dict with one for each agent")
+        if set(actions) != set(AGENTS):
+            given = ", ".join(map(str, actions)) or "nobody"
+            raise self._error(f"actions for {given}; expected one for each of {', '.join(AGENTS)}")
+        return np.stack([self._own_action(agent, actions[agent]) for agent in AGENTS])
+
+    def _own_action(self, agent: str, action: Any) -> np.ndarray:
+        own, expected = np.asarray(action), self._action_space[agent].shape
+        if own.shape != expected:
+            raise self._error(f"the action of {agent} has shape {list(own.shape)}; expected {list(expected)}")
+        if own.dtype.kind not in "fiub":
+            raise self._error(f"the action of {agent} has dtype {own.dtype}; expected real numbers")
+        if not np.isfinite(own).all():
+            entry = int(np.flatnonzero(~np.isfinite(own))[0])
+            raise self._error(f"entry {entry} of the action of {agent} is {own[entry]}; expected numbers in [-1, 1]")
+        return own
+
+    def _error(self, text: str) -> EnvError:
+        return EnvError(f"{self.metadata['name']}: {text}")

@@ -99,7 +99,7 @@ def test_a_pettingzoo_step_before_reset_or_after_the_end_is_refused() -> None:
 def test_a_hand_without_an_action_is_named() -> None:
     env = parallel_env("over")
     env.reset(seed=0)
-    with pytest.raises(EnvError, match="no action for left_hand"):
+    with pytest.raises(EnvError, match="actions for right_hand; expected one for each of right_hand, left_hand"):
         env.step({"right_hand": np.zeros(20, np.float32)})
 
 
