@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dima.run.record_place import Place, RecordError
+from dima.run.record_place import Place, RecordError, read_record
 from worldmodel.evaluation.inference_metrics import LEVELS
 
 SCHEMA = 1
@@ -23,14 +22,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         RecordError: when it is missing, no JSON, of another version or damaged; names the file.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        validate(record)
-    except FileNotFoundError as error:
-        raise RecordError(f"no measurement at {str(path)!r}: dima infer writes one") from error
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path} cannot be used: {error}") from error
-    return record
+    return read_record(path, validate, missing="no measurement", command="infer")
 
 
 def validate(record: Any) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-
 _LONGEST = 300
 """Characters of torch's explanation that are shown."""
 

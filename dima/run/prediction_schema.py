@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dima.run.record_place import Place, RecordError
+from dima.run.record_place import Place, RecordError, read_record
 
 SCHEMA = 1
 """The version that is written and read."""
@@ -25,14 +24,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         RecordError: when it is missing, no JSON, of another version or damaged; names the file.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        validate(record)
-    except FileNotFoundError as error:
-        raise RecordError(f"no prediction at {str(path)!r}: dima predict writes one") from error
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path} cannot be used: {error}") from error
-    return record
+    return read_record(path, validate, missing="no prediction", command="predict")
 
 
 def validate(record: Any) -> None:

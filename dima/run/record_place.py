@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -104,3 +106,19 @@ class Place:
         """Require a list of intervals."""
         for item in self.items(length):
             item.interval()
+
+
+def read_record(path: Path, validate: Callable[[Any], None], *, missing: str, command: str) -> dict[str, Any]:
+    """The content of the JSON file at `path`, checked by `validate`.
+
+    Raises:
+        RecordError: when it is missing (`missing` says what, `command` what writes one), no JSON, or refused.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        validate(record)
+    except FileNotFoundError as error:
+        raise RecordError(f"{missing} at {str(path)!r}: dima {command} writes one") from error
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be used: {error}") from error
+    return record

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dima.run import cli
-from tests.support.commands import LINEAR_MODEL, POINT_TEAM, SMALL, dima, rows, start
+from tests.support.commands import LINEAR_MODEL, POINT_TEAM, SMALL, dima, refusal, rows, start
 
 OUT = "out=run"
 
@@ -89,12 +89,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     arguments, message = MISTAKES[mistake]
     monkeypatch.chdir(tmp_path)
-    assert cli.main(arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith(f"dima {arguments[0]}: ")
-    assert re.search(message, lines[0]), lines[0]
-    assert list(tmp_path.iterdir()) == [], "something was left half-written"
+    line = refusal(capsys, tmp_path, *arguments)
+    assert re.search(message, line), line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_occupied_folder_is_left_as_it_was(

@@ -17,7 +17,7 @@ import torch
 
 from dima.run import cli
 from dima.run.infer_schema import read
-from tests.support.commands import FIT, dima
+from tests.support.commands import FIT, dima, refusal
 from tests.support.datasets import edit_header, replace_episode
 from worldmodel.dataset import read_dataset
 
@@ -180,16 +180,7 @@ def test_runs_of_one_name_are_told_apart(here: Path) -> None:
 
 def refused(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """What `dima infer WORDS` says; it is one line, exit code 2, and the folder stays as it is."""
-
-    def everything() -> list[tuple[str, int]]:
-        return sorted((str(place), place.stat().st_mtime_ns if place.is_file() else 0) for place in folder.rglob("*"))
-
-    before = everything()
-    assert cli.main(["infer", *ASKED, *QUICK, *words]) == 2
-    assert everything() == before, "something was left half-written"
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dima infer: ")
-    return line
+    return refusal(capsys, folder, "infer", *ASKED, *QUICK, *words)
 
 
 MIX = ("run=globediff", "data=mix")

@@ -16,7 +16,7 @@ import torch
 
 from dima.run import cli
 from dima.run.prediction_schema import read
-from tests.support.commands import FIT, POINT_TEAM, SMALL, dima
+from tests.support.commands import FIT, POINT_TEAM, SMALL, dima, refusal
 from tests.support.datasets import edit_header, replace_episode
 from worldmodel.dataset import read_dataset
 from worldmodel.episode_files import episode_name
@@ -225,16 +225,7 @@ def test_dima_can_be_sampled_otherwise(here: Path) -> None:
 
 def refused(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """What `dima predict WORDS` says; it is one line, exit code 2, and the folder stays as it is."""
-
-    def everything() -> list[tuple[str, int]]:
-        return sorted((str(place), place.stat().st_mtime_ns if place.is_file() else 0) for place in folder.rglob("*"))
-
-    before = everything()
-    assert cli.main(["predict", *ASKED, *words]) == 2
-    assert everything() == before, "something was left half-written"
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dima predict: ")
-    return line
+    return refusal(capsys, folder, "predict", *ASKED, *words)
 
 
 PLAIN = ("run=plain", "data=team")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dima.run import cli
-from tests.support.commands import POINT_TEAM
+from tests.support.commands import POINT_TEAM, refusal
 from worldmodel.dataset import read_dataset
 
 SCISSORS = ("env=bidexhands-mujoco/scissors", "env.physics=fast")
@@ -66,8 +66,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     arguments, message = MISTAKES[mistake]
     monkeypatch.chdir(tmp_path)
-    assert cli.main(arguments) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"dima {arguments[0]}: ")
+    line = refusal(capsys, tmp_path, *arguments)
     assert re.search(message, line), line
-    assert list(tmp_path.iterdir()) == [], "something was left half-written"
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -90,6 +91,25 @@ def final_tensors(run: Path, components: Sequence[str] = COMPONENTS) -> dict[str
     """Every tensor of a run's latest checkpoint, by component."""
     latest = run / "checkpoints" / "latest"
     return {name: load_file(latest / f"{name}.safetensors") for name in components}
+
+
+def refusal(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> str:
+    """Run a command that must fail, in this process and the present folder, and return its one line.
+
+    Exit code 2, one line that names the command, and nothing below `folder` has changed.
+    """
+    from dima.run import cli
+
+    before = _everything(folder)
+    assert cli.main(list(arguments)) == 2
+    assert _everything(folder) == before, "something was left half-written"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"dima {arguments[0]}: ")
+    return line
+
+
+def _everything(folder: Path) -> list[tuple[str, int]]:
+    return sorted((str(place), place.stat().st_mtime_ns if place.is_file() else 0) for place in folder.rglob("*"))
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
