@@ -84,7 +84,7 @@ def _describe_fit(run: Path, dataset: Path) -> dict[str, Any]:
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     settings: Any = read_settings(load_config(run / "config.yaml"))
     spec = read_spec(read_header(dataset), dataset)
-    model = settings.world_model_config.build(spec)
+    model = settings.learner_config.build(spec)
     last: dict[str, float] = {}
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         last |= json.loads(line)  # parts with fewer updates are missing in later rows
