@@ -39,9 +39,9 @@ def build(task: str, preset: str) -> tuple[EnvSpec, WorldModel]:
         env.close()
 
 
-def count(module: nn.Module) -> int:
-    """Trainable numbers in `module`."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def count(module: nn.Module | None) -> int:
+    """Trainable numbers in `module`; 0 where a preset does without it."""
+    return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
 def rows(task: str) -> list[str]:
@@ -55,7 +55,7 @@ def rows(task: str) -> list[str]:
         lines.append(_row(f"**{name}**", [count(part[name]) for part in parts], bold=True))
         children = dict.fromkeys(child for part in parts for child, _ in part[name].named_children())
         for child in children:
-            numbers = [count(getattr(part[name], child)) if hasattr(part[name], child) else 0 for part in parts]
+            numbers = [count(getattr(part[name], child, None)) for part in parts]
             if any(numbers):
                 lines.append(_row(f"{name}.{child}", numbers))
         loose = [sum(p.numel() for _, p in part[name].named_parameters(recurse=False)) for part in parts]

@@ -1,9 +1,11 @@
 """Does the physics of the Bi-DexHands port hold? Random and held full actions, and what they do to contacts and limits.
 
     python benchmarks/bidexhands/stability.py OUT.json [--steps 10000] [--tasks over pen] [--physics fine]
+        [--kinds held] [--margin 0]
 
 Every task is stepped with actions drawn anew at each control step (`fresh`), and with full ones, -1 or 1, each kept for
-15 control steps (`held`); an episode that ends is begun again. Figures are taken after every control step.
+15 control steps (`held`); an episode that ends is begun again. Figures are taken after every control step. Penetration
+is that of the shapes; contacts begin `margin` ahead of it, and `worst_beyond_first_contact_mm` counts from there.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class Extremes:
         self._range = model.jnt_range[limited]
         self.depths: list[float] = []
         self.deepest: tuple[float, str] = (0.0, "no contact")
+        self.beyond_first_contact = 0.0
         self.fastest: tuple[float, str] = (0.0, "")
         self.overshoot: dict[str, tuple[float, str]] = {"settling": (0.0, ""), "settled": (0.0, "")}
         self.memory = 0
@@ -72,6 +75,7 @@ class Extremes:
         return {
             "worst_penetration_mm": round(1e3 * self.deepest[0], 3),
             "worst_contact": self.deepest[1],
+            "worst_beyond_first_contact_mm": round(1e3 * self.beyond_first_contact, 3),
             "penetration_percentiles_mm": {str(p): round(1e3 * float(np.percentile(depths, p)), 3) for p in (50, 99)},
             "max_abs_qvel": round(self.fastest[0], 2),
             "fastest_joint": self.fastest[1],
@@ -89,6 +93,8 @@ class Extremes:
         at = touching[int(contact.dist[touching].argmin())]
         depth = max(0.0, -float(contact.dist[at]))
         self.depths.append(depth)
+        pressed = (contact.includemargin - contact.dist)[touching].max()
+        self.beyond_first_contact = max(self.beyond_first_contact, float(pressed))
         if depth > self.deepest[0]:
             self.deepest = (depth, " / ".join(self._geom(geom) for geom in contact.geom[at]))
         return depth
@@ -111,9 +117,16 @@ def actions(kind: str, num_steps: int, action_size: int, seed: int) -> np.ndarra
     ]
 
 
-def measure(task: str, kind: str, num_steps: int, seed: int = 0, physics: Any = "fine") -> dict[str, Any]:
-    """Step `task`; raises where a warning of MuJoCo or a value that is not finite ends it."""
+def measure(
+    task: str, kind: str, num_steps: int, seed: int = 0, physics: Any = "fine", margin: float | None = None
+) -> dict[str, Any]:
+    """Step `task`; raises where a warning of MuJoCo or a value that is not finite ends it.
+
+    `margin`: how far ahead of touching all contacts begin, in metres; None: as the port has it.
+    """
     batch = BiDexHandsBatch(task, physics=physics)
+    if margin is not None:
+        batch.simulation.model.geom_margin[:] = batch.simulation.model.pair_margin[:] = margin
     data = batch.simulation.world(0)
     extremes = Extremes(task, batch.simulation.model)
     episodes = failed = reached = 0
@@ -145,18 +158,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--physics", default="fine", choices=["fine", "fast"])
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--margin", type=float, default=None, help="metres; instead of the port's own")
     asked = parser.parse_args()
     measured_on = provenance.describe()
     figures: dict[str, Any] = {}
     for task in asked.tasks:
-        for kind in KINDS:
-            figures.setdefault(task, {})[kind] = row = measure(task, kind, asked.steps, physics=asked.physics)
+        for kind in asked.kinds:
+            row = measure(task, kind, asked.steps, physics=asked.physics, margin=asked.margin)
+            figures.setdefault(task, {})[kind] = row
             sys.stdout.write(f"{task:18} {kind:6} {json.dumps(row)}\n")
             sys.stdout.flush()
     record = {
         "schema": 1,
         "command": f"python benchmarks/bidexhands/stability.py {' '.join(sys.argv[1:])}",
         "physics": asked.physics,
+        "margin_m": asked.margin,
         **measured_on,
         "figures": figures,
     }

@@ -17,6 +17,9 @@ from worldmodel.types import EnvSpec
 if TYPE_CHECKING:
     from envs.bidexhands.env import BiDexHandsEnv
 
+PHYSICS_REVISION = 2
+"""Counts changes after which the same actions lead elsewhere; 2: dense matrices, firmer contacts and their margins."""
+
 
 @dataclasses.dataclass(frozen=True)
 class BiDexHandsConfig(Config):
@@ -118,4 +121,4 @@ class BiDexHandsConfig(Config):
         names = ("mujoco", "gymnasium-robotics")
         versions = [(name, importlib.metadata.version(name)) for name in names]
         channels = () if self.contact_channels else (("contact_channels", "zero"),)
-        return (*versions, ("physics", self.physics), *channels)
+        return (*versions, ("physics", f"{self.physics}-{PHYSICS_REVISION}"), *channels)

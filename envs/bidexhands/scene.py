@@ -29,7 +29,8 @@ WORLD_BITS = 3
 IMPEDANCE = (0.95, 0.99, 0.001, 0.5, 2.0)
 """Of contacts and limits (MuJoCo's `solimp`, whose own is 0.9 to 0.95): a load presses shapes a fifth as deep."""
 MARGIN = 0.001
-"""How far ahead of touching contacts begin, metres: in one physics step a finger tip moves by up to 3 mm."""
+"""How far ahead of touching contacts begin, metres, of an object's shape (both add up where two touch) and of the pairs
+within a hand: in one physics step a finger tip moves by up to 3 mm. Light things come to rest that far apart."""
 
 MEMORY_BYTES = 4 << 20
 """For the contacts of one world; MuJoCo's own guess is four times as much, pressed hands need a third of it."""
@@ -123,7 +124,7 @@ def build_scene(
 
 
 def harden(spec: Any, physics: Physics) -> None:
-    """Give every contact, joint limit and tendon limit of the finished scene one stiffness, and damp joints implicitly.
+    """Give contacts of the hands, joint and tendon limits of the finished scene one stiffness; damp joints implicitly.
 
     MuJoCo's own implicit damping comes after the forces of contacts are found, which then belong to another motion than
     the one that is made. Here joints with damping d get the inertia h d: the same step (M + h d) a = F - d v, but one
