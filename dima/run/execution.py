@@ -32,7 +32,7 @@ def choose_belief(
     """
     settings, learner = run.settings, run.learner
     own = settings.inference
-    combine, samples = combine or own.combine, samples or own.samples
+    combine, samples = combine or own.combine, own.samples if samples is None else samples
     if not learner.mappo.policy.input.uses_state:
         kind = learner.mappo.policy.input.kind
         if inference is not None and inference != kind:

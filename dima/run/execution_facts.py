@@ -23,7 +23,7 @@ def announce_execution(execution: Mapping[str, Any]) -> dict[str, str]:
         return {}
     state = execution["state"]
     words = "all agents' observations" if execution["actor_input"] == "joint" else execution["actor_input"]
-    if state == "true":
+    if state == "true" or (state is not None and state["kind"] == "oracle"):
         words += "; at execution the true state"
     elif state is not None:
         reads = "own" if state["auxiliary"] == "own" else "all agents'"

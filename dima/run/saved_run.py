@@ -55,7 +55,7 @@ def open_run(run: str, checkpoint: int | str, device: DeviceChoice, num_threads:
     folder = RunFolder.open(Path(run))
     saved = read_settings(load_config(folder.config_file))
     if not isinstance(saved, TrainSettings):
-        raise ConfigError(f"{run} was fitted offline: it holds a world model, but no policy")
+        raise ConfigError(f"{run} was fitted offline: it holds no policy")
     settings = dataclasses.replace(saved, device=device, num_threads=num_threads or saved.num_threads)
     wanted = ("world_model", "policy") + (("inference",) if settings.inference.run is not None else ())
     loaded = load_or_offer(folder, parse_checkpoint(checkpoint), f"dima {command} run={run}", wanted)

@@ -428,8 +428,8 @@ def test_an_occupied_folder_is_left_as_it_was(
         (("fit", "resume=run", "world_model=dima"), "world_model=dima: with resume=RUN only"),
         (("fit", "resume=run", "checkpoint=7"), r"no checkpoint at 7 .*there are \[30, 40\]"),
         (("train", "resume=run"), "run is no run of dima train; go on with it: dima fit resume=run"),
-        (("evaluate", "run=run"), "run was fitted offline: it holds a world model, but no policy"),
-        (("play", "run=run"), "run was fitted offline: it holds a world model, but no policy"),
+        (("evaluate", "run=run"), "run was fitted offline: it holds no policy"),
+        (("play", "run=run"), "run was fitted offline: it holds no policy"),
     ],
 )
 def test_what_a_fitted_run_is_not_for(words: tuple[str, ...], message: str, run: Path) -> None:
