@@ -69,7 +69,7 @@ class Fitter:
         self.randomness = randomness
         self.updates = 0
         """How far every part is that has not stopped."""
-        self.budgets = _budgets(plan.updates, list(model.parts()))
+        self.budgets = _budgets(plan.updates, list(model.parts()), learned.replace("_", " "))
         self.optimizers = {
             name: PartOptimizer(name, part, plan.decay.over(self.budgets[name])) for name, part in model.parts().items()
         }
@@ -165,10 +165,10 @@ class Fitter:
         self.randomness.load_state_dict(state["random"])
 
 
-def _budgets(updates: Updates, parts: list[str]) -> dict[str, int]:
+def _budgets(updates: Updates, parts: list[str], learned: str) -> dict[str, int]:
     unknown = sorted(set(updates) - set(parts)) if isinstance(updates, dict) else []
     if unknown:
-        raise ConfigError(f"updates: the model has no part {unknown[0]!r}; its parts are {', '.join(parts)}")
+        raise ConfigError(f"updates: the {learned} has no part {unknown[0]!r}; its parts are {', '.join(parts)}")
     return {name: updates_of(updates, name) for name in parts}
 
 
