@@ -1,4 +1,4 @@
-"""How long a decision takes with GlobeDiff: the plain chain, the sampler that is used, and an exported file.
+"""How long a decision takes with GlobeDiff: the plain chain, the sampler that is used, and exported files.
 
     python benchmarks/inference/latency.py OUT.json MACHINE [--sizes cpu,paper] [--compiled]
 
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
-from torch import Tensor, nn
+from torch import Tensor, _inductor, nn
 
 from worldmodel.inference.globediff import GlobeDiff
 from worldmodel.inference.learned import LearnedInference
@@ -72,11 +72,15 @@ def build(spec: EnvSpec, preset: str) -> GlobeDiff:
     return law.eval().requires_grad_(False)
 
 
-def exported(law: GlobeDiff, x: Tensor, noise: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """The sampler through a file of torch.export."""
-    program = torch.export.export(Inferring(law, plain=False), (x, noise))
+def exported(law: GlobeDiff, x: Tensor, noise: Tensor, compiled: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """The sampler through a file, as `dima export` writes it: for any number of rows, `compiled` or not."""
+    batch = torch.export.Dim("batch", min=1, max=2**20)
+    example = (x[:1].repeat(3, 1), noise[:1].repeat(3, 1))
+    program = torch.export.export(Inferring(law, plain=False), example, dynamic_shapes=({0: batch}, {0: batch}))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sampler.pt2"
+        path = str(Path(folder) / "sampler.pt2")
+        if compiled:
+            return _inductor.aoti_load_package(_inductor.aoti_compile_and_package(program, package_path=path))
         torch.export.save(program, path)
         return torch.export.load(path).module()
 
@@ -109,13 +113,14 @@ def main() -> None:
     parser.add_argument("machine")
     parser.add_argument("--sizes", default="cpu,paper")
     parser.add_argument("--turns", type=int, default=30)
-    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--compiled", action="store_true", help="also as machine code (minutes, a C++ compiler)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = {"machine": arguments.machine, "torch": torch.__version__, "threads": 1, "cells": []}
     for preset in arguments.sizes.split(","):
         for task, spec in TASKS.items():
             law = build(spec, preset)
+            files: dict[str, Any] = {}
             for batch in BATCHES:
                 rows = batch * spec.num_agents
                 g = torch.Generator().manual_seed(0)
@@ -123,9 +128,9 @@ def main() -> None:
                 x_dim = int(first.in_features) - law.config.latent_dim
                 x, noise = torch.randn(rows, x_dim, generator=g), law.draw_noise(rows, g)
                 ways: dict[str, Any] = {"plain": Inferring(law, True), "eager": Inferring(law, False)}
-                ways["exported"] = exported(law, x, noise)
-                if arguments.compiled:
-                    ways["compiled"] = torch.compile(Inferring(law, False), fullgraph=True)
+                for name in ("exported", "compiled") if arguments.compiled else ("exported",):
+                    files[name] = files.get(name) or exported(law, x, noise, name == "compiled")
+                ways |= files
                 with torch.inference_mode():
                     gap = max(float((way(x, noise) - ways["plain"](x, noise)).abs().max()) for way in ways.values())
                     turns = arguments.turns if batch == 1 else max(5, arguments.turns // 5)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,8 @@ class ExportSettings(Config):
     """Draws an agent and step; null: as the run says."""
     deterministic: bool
     """The distribution's mean as the action, or a draw from it."""
+    compile: bool
+    """Into machine code for this kind of processor (needs a C++ compiler here, none where the file is used)."""
     out: str
     """The file, ending in .pt2."""
 
@@ -65,6 +70,8 @@ def export(config: DictConfig) -> None:
     out = Path(settings.out)
     if out.exists():
         raise ConfigError(f"out = {settings.out!r} is there already; choose another name, or remove it")
+    if settings.compile:
+        _require_compiler()
     run = open_run(settings.run, settings.checkpoint, "cpu", None, "export")
     belief, facts = choose_belief(run, settings.inference, settings.combine, settings.samples)
     policy, spec = run.learner.mappo.policy, run.learner.spec
@@ -76,13 +83,15 @@ def export(config: DictConfig) -> None:
     needs_view = policy.input.kind != "state"
     view = actor_view(run.learner.model, spec) if needs_view else nn.Identity()
     path = ExecutionPath(policy, view, belief, settings.deterministic)
-    about = describe(path, run, spec, facts)
+    about = describe(path, run, spec, facts, settings.compile)
     announce("export", {"task": spec.env_id, "run": settings.run, **announce_execution(facts), "file": out})
-    save_path(path, spec, about, out)
+    save_path(path, spec, about, out, settings.compile)
     say(f"wrote {out}: {', '.join(f'{name} {shape}' for name, shape in about['inputs'].items())} -> action [B,N,A]")
 
 
-def describe(path: ExecutionPath, run: SavedRun, spec: EnvSpec, facts: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    path: ExecutionPath, run: SavedRun, spec: EnvSpec, facts: dict[str, Any], compiled: bool
+) -> dict[str, Any]:
     """What the file says of itself."""
     history = ["B", path.history_steps + 1, spec.num_agents, spec.obs_dim]
     inputs: dict[str, list[Any]] = {"history": history}
@@ -108,14 +117,15 @@ def describe(path: ExecutionPath, run: SavedRun, spec: EnvSpec, facts: dict[str,
         "combine": state.get("combine"),
         "samples": state.get("samples"),
         "deterministic": path.deterministic,
+        "compiled": compiled,
         "dtype": "float32",
         "env_steps": run.env_steps,
         "versions": {"torch": torch.__version__, "dima": metadata.version("dima")},
     }
 
 
-def save_path(path: ExecutionPath, spec: EnvSpec, about: dict[str, Any], out: Path) -> None:
-    """Trace `path` for any number of rows and write it to `out`, whole or not at all."""
+def save_path(path: ExecutionPath, spec: EnvSpec, about: dict[str, Any], out: Path, compiled: bool = False) -> None:
+    """Trace `path` for any number of rows and write it to `out`, whole or not at all; `compiled`: as machine code."""
     path.train(False)
     path.requires_grad_(False)
     batch = Dim("batch", min=1, max=2**20)
@@ -128,7 +138,26 @@ def save_path(path: ExecutionPath, spec: EnvSpec, about: dict[str, Any], out: Pa
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.stem}.unfinished.pt2")
     try:
-        torch.export.save(program, beside, extra_files={METADATA: json.dumps(about, indent=1)})
+        _write(program, json.dumps(about, indent=1), beside, compiled)
         beside.replace(out)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _write(program: torch.export.ExportedProgram, about: str, file: Path, compiled: bool) -> None:
+    if not compiled:
+        torch.export.save(program, file, extra_files={METADATA: about})
+        return
+    from torch import _inductor
+
+    configs = {"aot_inductor.metadata": {METADATA: about}}
+    _inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=configs)
+
+
+def _require_compiler() -> None:
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise ConfigError(
+            f"compile = true needs a C++ compiler and {compiler!r} is not there; install one, name it in CXX,"
+            " or export without compile=true: that file does the same, slower"
+        )

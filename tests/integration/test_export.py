@@ -22,9 +22,14 @@ class Refuse:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import torch
-about = {"metadata.json": ""}
-act = torch.export.load("policy.pt2", extra_files=about).module()
+if COMPILED:
+    act = torch._inductor.aoti_load_package("compiled.pt2")
+    about = act.get_metadata()
+else:
+    about = {"metadata.json": ""}
+    act = torch.export.load("policy.pt2", extra_files=about).module()
 about = json.loads(about["metadata.json"])
+assert about["compiled"] is COMPILED
 assert about["env_id"] == "test/point-team" and about["inputs"] == {"history": ["B", 4, 2, 4]}, about
 obs = torch.load("obs.pt", weights_only=True)
 history = obs[0][:, None].repeat(1, about["history_steps"] + 1, 1, 1)
@@ -52,13 +57,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_file_acts_by_itself_as_the_policy_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome = dima("export", "run=run", "inference=fit", "out=policy.pt2", cwd=folder)
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_file_acts_by_itself_as_the_policy_does(
+    folder: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = "compiled.pt2" if compiled else "policy.pt2"
+    outcome = dima("export", "run=run", "inference=fit", f"compile={compiled}", f"out={file}", cwd=folder)
     assert outcome.code == 0, outcome.stderr
-    assert "wrote policy.pt2: history ['B', 4, 2, 4] -> action [B,N,A]" in outcome.stdout
+    assert f"wrote {file}: history ['B', 4, 2, 4] -> action [B,N,A]" in outcome.stdout
     obs = torch.randn(6, 5, 2, 4, generator=torch.Generator().manual_seed(0))
     torch.save(obs, folder / "obs.pt")
-    subprocess.run([sys.executable, "-c", LOAD], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", f"COMPILED = {compiled}\n{LOAD}"], cwd=folder, check=True)
     actions = torch.load(folder / "actions.pt", weights_only=True)
 
     monkeypatch.chdir(folder)
@@ -70,9 +79,17 @@ def test_the_file_acts_by_itself_as_the_policy_does(folder: Path, monkeypatch: p
         expected, carry = agent.act(carry, seen, torch.zeros(5, 2), torch.full((5,), step == 0))
         torch.testing.assert_close(actions[step], expected, rtol=1e-5, atol=1e-5)
 
-    again = dima("export", "run=run", "inference=fit", "out=policy.pt2", cwd=folder)
+    again = dima("export", "run=run", "inference=fit", f"out={file}", cwd=folder)
     assert again.code == 2
-    assert "out = 'policy.pt2' is there already" in again.stderr
+    assert f"out = '{file}' is there already" in again.stderr
+
+
+def test_machine_code_without_a_compiler_is_refused(folder: Path) -> None:
+    words = ("run=run", "inference=fit", "compile=true", "out=x.pt2")
+    outcome = dima("export", *words, cwd=folder, CXX="no-such-compiler")
+    assert outcome.code == 2
+    assert "needs a C++ compiler and 'no-such-compiler' is not there" in outcome.stderr
+    assert not list(folder.glob("*x.pt2"))
 
 
 @pytest.mark.parametrize(
