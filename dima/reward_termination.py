@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dima.action_tokens import AttentionActionEncoder, LinearActionEncoder
-from dima.transformer import CausalTransformer, KeyValueCache, initialize_weights
+from worldmodel.causal_transformer import CausalTransformer, KeyValueCache, initialize_weights
 from worldmodel.config import Config, OptimConfig
 from worldmodel.losses import masked_mean
 from worldmodel.networks import mlp

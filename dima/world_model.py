@@ -22,7 +22,7 @@ from dima.reward_termination import RewardTerminationConfig, RewardTerminationMo
 from dima.sampler import ConditionedDenoiser, SamplerConfig, sample_next_state
 from dima.schedule import default_num_denoising_steps
 from dima.target import StateTarget, Target
-from dima.transformer import KeyValueCache
+from worldmodel.causal_transformer import KeyValueCache
 from worldmodel.config import Config
 from worldmodel.normalize import RunningNormalizer
 from worldmodel.protocol import Precision, TrainablePart

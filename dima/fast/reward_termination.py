@@ -17,7 +17,7 @@ from dima.action_tokens import AttentionActionEncoder
 from dima.attention import GatedFeedForward, SelfAttention
 from dima.fast.convolution import packed
 from dima.reward_termination import RewardTerminationModel
-from dima.transformer import KeyValueCache, TransformerBlock
+from worldmodel.causal_transformer import KeyValueCache, TransformerBlock
 
 FEW_TOKENS = 6
 """Up to so many agents, attention among them is faster as plain products than in the fused kernel (measured)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dima.transformer import CausalTransformer, KeyValueCache
+from worldmodel.causal_transformer import CausalTransformer, KeyValueCache
 
 STEPS = 7
 

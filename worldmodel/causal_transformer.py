@@ -1,6 +1,6 @@
 """A causal transformer after minGPT, and its key-value cache for imagination.
 
-Works on embedded tokens [B,T,D]; what the tokens mean is the business of `dima.reward_termination`. Training runs
+Works on embedded tokens [B,T,D]; what the tokens mean is the business of whoever embeds them. Training runs
 `forward` over whole windows, imagination runs `step` over the newest tokens only; both give the same numbers.
 """
 
