@@ -71,6 +71,8 @@ _SEEDS = [Cell(seed=seed) for seed in (1, 2)]
 _HARDEST = [
     Cell(num_modes=8, kl_weight=0.003),
     Cell(num_modes=8, kl_weight=0.03),
+    Cell(num_modes=8, kl_weight=0.02),
+    Cell(num_modes=8, kl_weight=0.02, ema_decay=0.995),
     Cell(num_modes=8, kl_weight=0.1),
     Cell(num_modes=8, ema_decay=0.995),
     Cell(num_modes=8, updates=12_000),

@@ -22,6 +22,7 @@ _COMMANDS = {
     "export": "a trained policy as one file that plain torch runs",
     "play": "a video of a real episode",
     "check-env": "what, if anything, is wrong with an environment",
+    "check-model": "what, if anything, a world model does not keep of the contract",
     "bench": "how fast each stage runs on this machine",
 }
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("--help", [])
     if command in ("-h", "--help", "help"):
-        print(_HELP.format(commands="\n".join(f"  {name:<10} {what}" for name, what in _COMMANDS.items())))
+        print(_HELP.format(commands="\n".join(f"  {name:<12} {what}" for name, what in _COMMANDS.items())))
         return 0
     try:
         return _run(command, rest)

@@ -26,7 +26,7 @@ from tests.contracts.state_inference_subject import (
     one_row,
     seeded,
 )
-from tests.support.random_data import random_segment, random_trajectory
+from worldmodel.contract.random_data import random_segment, random_trajectory
 from worldmodel.protocol import Learnable
 from worldmodel.shapes import check_shape
 

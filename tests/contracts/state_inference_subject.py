@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tests.support.random_data import random_obs, random_state, random_trajectory, stir
+from worldmodel.contract.random_data import random_obs, random_state, random_trajectory, stir
 from worldmodel.protocol import Learnable, StateInference
 from worldmodel.types import EnvSpec
 

@@ -11,8 +11,9 @@ import yaml
 
 from dima.conditioning import PerceiverActionEncoder
 from tests.contracts.broken_world_models import BROKEN, SoundModel
-from tests.contracts.world_model_contract import CHECKS, Subject
 from tests.support.dima_models import CONFIGS, compose_group
+from worldmodel.contract.checks import CHECKS
+from worldmodel.contract.subject import Subject
 from worldmodel.protocol import Accelerable, WorldModel, WorldModelConfig
 from worldmodel.types import EnvSpec
 

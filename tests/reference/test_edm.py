@@ -14,7 +14,7 @@ from dima.reveal import ActionReveal
 from dima.sampler import ConditionedDenoiser, SamplerConfig, sample_next_state
 from tests.support.dima_models import lively_dima, make_spec
 from tests.support.gaussian_team import GaussianTeam
-from tests.support.random_data import random_action
+from worldmodel.contract.random_data import random_action
 
 SPEC = make_spec()
 BATCH = 7

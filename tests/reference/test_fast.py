@@ -16,7 +16,7 @@ from dima.temporal_unet import TemporalConv
 from dima.world_model import DimaWorldModel
 from imagination.rollout import imagine
 from tests.support.dima_models import compose_group, lively_dima, make_spec
-from tests.support.random_data import random_action, random_segment
+from worldmodel.contract.random_data import random_action, random_segment
 from worldmodel.protocol import WorldModel
 from worldmodel.types import EnvSpec, ImaginedRollout
 

@@ -14,7 +14,7 @@ from dima.conditioning import PerceiverActionEncoder
 from dima.denoiser import Denoiser
 from dima.run.optimize import PartOptimizer
 from tests.support.dima_models import lively_dima, make_spec
-from tests.support.random_data import random_segment
+from worldmodel.contract.random_data import random_segment
 
 SPEC = make_spec(num_agents=3)
 UPDATES = 50

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from dima.world_model import DimaConfig, DimaWorldModel
-from tests.support.random_data import random_trajectory, stir
+from worldmodel.contract.random_data import random_trajectory, stir
 from worldmodel.types import EnvSpec
 
 CONFIGS = Path(__file__).parents[2] / "configs"

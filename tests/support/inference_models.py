@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tests.support.dima_models import CONFIGS, compose_group
-from tests.support.random_data import random_trajectory, stir
+from worldmodel.contract.random_data import random_trajectory, stir
 from worldmodel.inference.learned import LearnedInference
 from worldmodel.types import EnvSpec
 

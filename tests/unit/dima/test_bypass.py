@@ -9,7 +9,7 @@ from torch import Tensor
 from dima.bypass import MEAN_SCALE
 from dima.denoiser import Denoiser
 from tests.support.dima_models import dima_config, lively_dima, make_spec
-from tests.support.random_data import random_action
+from worldmodel.contract.random_data import random_action
 from worldmodel.types import EnvSpec
 
 SPEC = make_spec(num_agents=3)

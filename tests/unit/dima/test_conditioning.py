@@ -13,7 +13,7 @@ from dima.conditioning import (
     SmallActionEncoder,
     build_action_encoder,
 )
-from tests.support.random_data import stir
+from worldmodel.contract.random_data import stir
 
 KINDS: tuple[ActionEncoderKind, ...] = ("small", "perceiver")
 BATCH, AGENTS, ACTION_DIM, PAST, DIM = 4, 3, 2, 2, 16

@@ -13,8 +13,8 @@ from dima.denoiser import Denoiser, preconditioners
 from dima.schedule import draw_training_sigmas
 from dima.temporal_unet import TemporalConv
 from tests.support.dima_models import dima_config, lively_dima, make_spec
-from tests.support.random_data import random_action, random_segment
 from worldmodel.config import ConfigError
+from worldmodel.contract.random_data import random_action, random_segment
 from worldmodel.types import EnvSpec, Segment
 
 SPEC = make_spec()

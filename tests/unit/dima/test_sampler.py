@@ -16,8 +16,8 @@ from dima.sampler import ConditionedDenoiser, SamplerConfig, sample_next_state
 from dima.schedule import karras_sigmas
 from tests.support.dima_models import lively_dima, make_spec
 from tests.support.gaussian_team import GaussianTeam
-from tests.support.random_data import random_action
 from worldmodel.config import ConfigError
+from worldmodel.contract.random_data import random_action
 from worldmodel.types import EnvSpec
 
 SPEC = make_spec()

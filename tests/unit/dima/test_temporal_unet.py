@@ -19,7 +19,7 @@ from dima.temporal_unet import (
     _adaptive_group_norm,
     folded_convolutions,
 )
-from tests.support.random_data import stir
+from worldmodel.contract.random_data import stir
 
 Kind = Literal["same", "down", "up"]
 

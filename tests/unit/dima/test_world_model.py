@@ -12,7 +12,8 @@ from torch import Tensor
 from dima.sampler import sample_next_state
 from dima.world_model import DimaState, DimaWorldModel
 from tests.support.dima_models import dima_config, lively_dima, make_spec
-from tests.support.random_data import (
+from worldmodel.config import ConfigError
+from worldmodel.contract.random_data import (
     random_action,
     random_obs,
     random_segment,
@@ -20,7 +21,6 @@ from tests.support.random_data import (
     random_trajectory,
     random_transition,
 )
-from worldmodel.config import ConfigError
 from worldmodel.evaluation.forecast import Forecast, forecast
 from worldmodel.evaluation.segments import draw_segments
 from worldmodel.protocol import OrderedWorldModel, StateDecoding

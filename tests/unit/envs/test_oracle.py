@@ -14,8 +14,9 @@ from envs.toy.bimodal import BimodalConfig
 from envs.toy.linear import LinearConfig
 from envs.toy.oracle import OracleConfig, OracleModel
 from envs.toy.system import SystemEnv
-from tests.contracts.world_model_contract import CHECKS, Subject
 from worldmodel.config import ConfigError
+from worldmodel.contract.checks import CHECKS
+from worldmodel.contract.subject import Subject
 from worldmodel.protocol import StateDecoding
 from worldmodel.types import Prediction, Segment, Transition
 

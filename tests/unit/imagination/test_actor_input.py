@@ -10,8 +10,8 @@ from torch import Tensor
 
 from imagination.actor_input import ActorInput, ActorInputKind
 from imagination.policy import PolicyConfig
-from tests.support.random_data import random_trajectory
 from worldmodel.config import ConfigError
+from worldmodel.contract.random_data import random_trajectory
 from worldmodel.types import AgentView, EnvSpec
 
 SPEC = EnvSpec("test", 3, 4, (2, 2, 2), (1, 1, 1), 20)

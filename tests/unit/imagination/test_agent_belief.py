@@ -14,7 +14,7 @@ from imagination.agent import PolicyAgent
 from imagination.belief import Belief, Combine
 from imagination.policy import Policy, PolicyConfig
 from tests.support.inference_models import lively_inference
-from tests.support.random_data import stir
+from worldmodel.contract.random_data import stir
 from worldmodel.history import infer_for_agents
 from worldmodel.inference.given import Oracle
 from worldmodel.protocol import WorldModel

@@ -10,7 +10,7 @@ import torch
 from imagination.captured import CapturedRollout
 from imagination.rollout import imagine
 from tests.support.dima_models import compose_group, lively_dima, make_spec
-from tests.support.random_data import random_segment
+from worldmodel.contract.random_data import random_segment
 
 SPEC = make_spec()
 

@@ -17,8 +17,8 @@ from imagination.execution import ExecutionPath
 from imagination.policy import Policy
 from tests.support.dima_models import compose_group, lively_dima
 from tests.support.inference_models import lively_inference
-from tests.support.random_data import random_obs, random_state, random_trajectory, stir
 from worldmodel.config import ConfigError
+from worldmodel.contract.random_data import random_obs, random_state, random_trajectory, stir
 from worldmodel.history import begin_history, extend_history
 from worldmodel.inference.given import Oracle
 from worldmodel.types import EnvSpec

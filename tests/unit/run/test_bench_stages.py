@@ -18,7 +18,7 @@ from dima.run.optimize import PartOptimizer
 from dima.run.part_training import GATHERED_UPDATES
 from dima.run.settings import TrainSettings, read_settings
 from envs.collector import Collector
-from tests.support.random_data import random_trajectory
+from worldmodel.contract.random_data import random_trajectory
 from worldmodel.replay import Replay, ReplayConfig
 
 PARTS = ("decoder", "denoiser", "reward_termination")

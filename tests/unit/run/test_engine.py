@@ -10,8 +10,8 @@ import torch
 from dima.run.engine import EngineConfig, Imagination, imagination_model
 from tests.support.dima_models import compose_group, lively_dima, make_spec
 from tests.support.linear_model import LinearModelConfig
-from tests.support.random_data import random_segment
 from worldmodel.config import ConfigError
+from worldmodel.contract.random_data import random_segment
 
 
 def test_a_model_that_can_is_made_fast_unless_told_otherwise() -> None:

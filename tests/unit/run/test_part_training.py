@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from dima.run.optimize import PartOptimizer
 from dima.run.part_training import GATHERED_UPDATES, PartTraining, batches, lanes_of
 from tests.support.dima_models import lively_dima, make_spec
-from tests.support.random_data import random_trajectory
 from worldmodel.config import OptimConfig
+from worldmodel.contract.random_data import random_trajectory
 from worldmodel.protocol import TrainablePart
 from worldmodel.replay import Replay, ReplayConfig
 from worldmodel.types import LossOutput, Segment

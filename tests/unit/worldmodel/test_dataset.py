@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.datasets import edit_header, write_dataset
-from tests.support.random_data import random_trajectory
 from worldmodel.atomic import write_whole, write_whole_binary
+from worldmodel.contract.random_data import random_trajectory
 from worldmodel.dataset import Dataset, read_dataset, require_same_task, select_steps
 from worldmodel.episode_files import DatasetError, episode_name, write_episode
 from worldmodel.types import EnvSpec, Trajectory

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.random_data import random_segment
+from worldmodel.contract.random_data import random_segment
 from worldmodel.history import begin_history, extend_history, infer_for_agents, segment_history
 from worldmodel.inference.given import Oracle
 from worldmodel.types import EnvSpec

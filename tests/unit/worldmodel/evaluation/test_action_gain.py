@@ -12,7 +12,7 @@ from torch import Tensor
 from envs.toy.linear import LinearConfig
 from envs.toy.oracle import OracleModel, OracleState
 from tests.support.dima_models import lively_dima
-from tests.support.random_data import random_action, random_segment
+from worldmodel.contract.random_data import random_action, random_segment
 from worldmodel.evaluation.action_gain import describe_gain, model_changes
 from worldmodel.evaluation.curves import Bootstrap
 from worldmodel.evaluation.units import Units

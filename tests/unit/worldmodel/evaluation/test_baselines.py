@@ -13,8 +13,9 @@ from torch import Tensor
 
 from envs.toy.linear import LinearConfig, LinearSystem
 from envs.toy.system import SystemEnv
-from tests.contracts.world_model_contract import CHECKS, Subject
-from tests.support.random_data import random_obs, random_trajectory
+from worldmodel.contract.checks import CHECKS
+from worldmodel.contract.random_data import random_obs, random_trajectory
+from worldmodel.contract.subject import Subject
 from worldmodel.evaluation.baselines import LinearModel, PersistenceModel
 from worldmodel.evaluation.forecast import forecast
 from worldmodel.evaluation.segments import draw_segments

@@ -11,7 +11,7 @@ import torch
 
 from tests.support.dima_models import lively_dima
 from tests.support.linear_model import LinearModel, LinearModelConfig, LinearState
-from tests.support.random_data import random_trajectory, stir
+from worldmodel.contract.random_data import random_trajectory, stir
 from worldmodel.evaluation.forecast import Forecast, forecast
 from worldmodel.evaluation.segments import TestSegments, draw_segments
 from worldmodel.protocol import WorldModel

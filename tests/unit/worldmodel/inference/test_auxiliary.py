@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.support.random_data import random_obs, random_trajectory
 from worldmodel.config import ConfigError
+from worldmodel.contract.random_data import random_obs, random_trajectory
 from worldmodel.inference.auxiliary import AuxiliaryConfig, AuxiliaryObservation
 from worldmodel.protocol import Auxiliary
 from worldmodel.types import EnvSpec

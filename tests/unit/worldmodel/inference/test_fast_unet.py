@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support.inference_models import inference_config
-from tests.support.random_data import stir
+from worldmodel.contract.random_data import stir
 from worldmodel.inference.fast_unet import FastUnet
 from worldmodel.inference.globediff import GlobeDiff
 from worldmodel.inference.unet import ConditionalUnet1d

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from tests.support.inference_models import inference_config
-from tests.support.random_data import stir
 from worldmodel.config import ConfigError
+from worldmodel.contract.random_data import stir
 from worldmodel.inference.globediff import GlobeDiff, GlobeDiffConfig
 from worldmodel.inference.latent import Gaussian
 from worldmodel.inference.noise import make_betas

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.inference_models import inference_config
-from tests.support.random_data import stir
+from worldmodel.contract.random_data import stir
 from worldmodel.inference.unet import ConditionalUnet1d, GroupNorm, StepEmbedding
 from worldmodel.types import EnvSpec
 

@@ -1,0 +1,1 @@
+"""What every world model must keep, as checks that anybody can put a model of their own through."""

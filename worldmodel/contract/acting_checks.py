@@ -1,0 +1,88 @@
+"""Checks of the real world: what actors may see of others, and that a new episode forgets the one before."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from worldmodel.contract.random_data import random_state, random_transition
+from worldmodel.contract.subject import (
+    BATCH,
+    Subject,
+    first_difference,
+    make_actions,
+    make_transition,
+    require,
+    roll_out,
+    seeded,
+    start,
+)
+from worldmodel.types import Transition
+
+
+def check_views_do_not_leak(subject: Subject) -> None:
+    """While acting, a decentralised agent sees nothing of what others observe or do, nor of the global state."""
+    model, spec = subject.model(), subject.spec
+    if not model.decentralized:
+        return
+    steps = [make_transition(spec, seed, first=seed == 30) for seed in (30, 31, 32)]
+
+    def views(transitions: list[Transition]) -> Tensor:
+        state, seen = start(model, spec), []
+        for transition in transitions:
+            state = model.observe(state, transition, generator=seeded(33))
+            seen.append(model.view(state).actor)
+        return torch.stack(seen)  # [steps, B, N, F]
+
+    before = views(steps)
+    for agent in range(spec.num_agents):
+        others = [i for i in range(spec.num_agents) if i != agent]
+        obs = [_change_agent(step.obs, agent) for step in steps]
+        action = [_change_agent(step.action, agent) for step in steps]
+        for what, changes in {"observes": {"obs": obs}, "does": {"action": action}}.items():
+            ((name, values),) = changes.items()
+            after = views([dataclasses.replace(s, **{name: v}) for s, v in zip(steps, values, strict=True)])
+            require(
+                torch.equal(before[:, :, others], after[:, :, others]),
+                f"the actor views of other agents change with what agent {agent} {what}",
+            )
+            if name == "obs":
+                require(
+                    not torch.equal(before[:, :, agent], after[:, :, agent]),
+                    f"the actor view of agent {agent} does not change with what it observes",
+                )
+    seen = [dataclasses.replace(s, state=random_state(spec, BATCH, seeded(34))) for s in steps]
+    require(torch.equal(before, views(seen)), "the actor views change with the global state")
+    require(
+        torch.equal(before, views([dataclasses.replace(s, state=None) for s in steps])),
+        "the actor views change when the global state is not given",
+    )
+
+
+def _change_agent(value: Tensor, agent: int) -> Tensor:
+    changed = value.clone()
+    changed[:, agent] *= -0.5
+    return changed
+
+
+def check_observe_forgets(subject: Subject) -> None:
+    """Rows with `is_first` go on as if nothing had been before them, neither real nor imagined; others remember."""
+    model, spec = subject.model(), subject.spec
+    actions = make_actions(spec, 2)
+    is_first = torch.arange(BATCH) < 3
+
+    def play(seed: int) -> dict[str, Tensor]:
+        state = start(model, spec, seed)
+        state = model.observe(state, make_transition(spec, seed), generator=seeded(0))
+        state, _ = model.step(state, make_actions(spec, 1, seed)[0], generator=seeded(0))
+        fresh = random_transition(spec, BATCH, seeded(41), is_first)
+        state = model.observe(state, fresh, generator=seeded(0))
+        return roll_out(model, state, actions)
+
+    one, other = play(42), play(43)
+    difference = first_difference(one, other, is_first)
+    require(difference is None, f"after observe with is_first, {difference} depends on what came before")
+    if model.context_length > 0:
+        require(first_difference(one, other, ~is_first) is not None, "rows without is_first forget as well")
