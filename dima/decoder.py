@@ -16,6 +16,7 @@ from worldmodel.config import Config, OptimConfig
 from worldmodel.losses import masked_mean
 from worldmodel.networks import mlp
 from worldmodel.normalize import RunningNormalizer
+from worldmodel.observation_layout import ObservationLayout
 from worldmodel.protocol import TrainablePart
 from worldmodel.types import EnvSpec, LossOutput, Segment
 
@@ -85,9 +86,6 @@ class StateDecoder(TrainablePart):
     segment_length = 1
     burn_in = 0
     independent = True
-    predicted: Tensor
-    constant: Tensor
-    predicted_index: Tensor
 
     def __init__(
         self, config: DecoderConfig, spec: EnvSpec, state_norm: RunningNormalizer, obs_norm: RunningNormalizer
@@ -101,24 +99,15 @@ class StateDecoder(TrainablePart):
         # In a tuple, so that they are not registered here: the world model owns, moves and saves the normalisers.
         self._norms = (state_norm, obs_norm)
 
-        predicted = spec.obs_mask()
-        constant = torch.zeros(spec.num_agents, spec.obs_dim)
-        if spec.appends_agent_id:
-            predicted[:, -spec.num_agents :] = False
-            constant[:, -spec.num_agents :] = torch.eye(spec.num_agents)
-        self.register_buffer("predicted", predicted, persistent=False)
-        self.register_buffer("constant", constant, persistent=False)
-        self.register_buffer("predicted_index", predicted.flatten().nonzero()[:, 0], persistent=False)
-
+        self.layout = ObservationLayout(spec)
         hidden = [config.hidden_dim] * (config.num_layers - 1)
-        num_predicted = int(predicted.sum())
         self.encoder, self.quantizer = None, None
         decoder_input = spec.state_dim
         if config.quantizer != "none":
             decoder_input = config.num_tokens * config.token_dim
             self.encoder = mlp([spec.state_dim, *hidden, decoder_input], activation="gelu")
             self.quantizer = build_quantizer(config)
-        self.decoder = mlp([decoder_input, *hidden, num_predicted], activation="gelu")
+        self.decoder = mlp([decoder_input, *hidden, self.layout.num_predicted], activation="gelu")
 
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
         """Reconstruction loss over all real states of `segment` [B,T] and over the entries that are predicted.
@@ -134,12 +123,12 @@ class StateDecoder(TrainablePart):
         decoded = self.decoder(code)
 
         target = obs if self.config.target == "raw" else obs_norm.normalize(obs)
-        target = target.index_select(1, self.predicted_index)
+        target = self.layout.pack(target)
         error = (decoded - target).abs() if self.config.loss == "absolute" else (decoded - target).square()
         loss = masked_mean(error.mean(dim=-1), real) + self.config.commitment_weight * commitment
         metrics = {"decoder_loss": loss.detach()}
         with torch.no_grad():
-            raw_error = (self._to_obs(decoded).flatten(1) - obs).index_select(1, self.predicted_index)
+            raw_error = self.layout.pack(self._to_obs(decoded).flatten(1) - obs)
             metrics["decoder_error"] = masked_mean(raw_error.abs().mean(dim=-1), real)
         if self.config.quantizer == "vq":
             metrics["decoder_commitment"] = commitment.detach()
@@ -171,12 +160,10 @@ class StateDecoder(TrainablePart):
 
     def _to_obs(self, decoded: Tensor) -> Tensor:
         """Observations [B,N,O] in the environment's units from the network's output [B,P]."""
-        obs = decoded.new_zeros(decoded.shape[0], self.predicted.numel())
-        obs = obs.index_copy(1, self.predicted_index, decoded)
+        obs = self.layout.spread(decoded)
         if self.config.target == "normalized":
             obs = self._norms[1].denormalize(obs)
-        obs = obs.unflatten(1, self.predicted.shape)  # [B, N*O] -> [B, N, O]
-        return torch.where(self.predicted, obs, self.constant)
+        return self.layout.complete(obs)
 
 
 def build_quantizer(config: DecoderConfig) -> nn.Module:

@@ -259,13 +259,15 @@ class Prediction(TensorStruct):
     """One imagined step, in the environment's own units.
 
     Shapes: `obs` [B,N,O], `state` [B,S] or None, `reward` [B] (the team's, unscaled), `continuation` [B] in [0, 1],
-    the probability that the episode does not terminate here.
+    the probability that the episode does not terminate here. `uncertainty` [B], at least 0: how little the model knows
+    about this very step, in a unit of its own; None where it does not say.
     """
 
     obs: Tensor
     state: Tensor | None
     reward: Tensor
     continuation: Tensor
+    uncertainty: Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)

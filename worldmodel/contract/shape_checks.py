@@ -52,11 +52,20 @@ def _check_view(model: WorldModel[Any], spec: EnvSpec, view: AgentView, after: s
 
 def _check_prediction(spec: EnvSpec, prediction: Prediction, batch: int) -> None:
     sizes = {"B": batch, "N": spec.num_agents, "O": spec.obs_dim, "S": spec.state_dim}
-    for name, pattern in (("obs", "B N O"), ("state", "B S"), ("reward", "B"), ("continuation", "B")):
-        if name != "state" or prediction.state is not None:
+    for name, pattern in (
+        ("obs", "B N O"),
+        ("state", "B S"),
+        ("reward", "B"),
+        ("continuation", "B"),
+        ("uncertainty", "B"),
+    ):
+        if getattr(prediction, name) is not None or name not in ("state", "uncertainty"):
             _check_tensor(f"prediction: {name}", getattr(prediction, name), pattern, sizes)
     inside = (prediction.continuation >= 0) & (prediction.continuation <= 1)
     require(inside.all(), f"prediction: continuation = {prediction.continuation}: expected probabilities in [0, 1]")
+    if prediction.uncertainty is not None:
+        known = bool((prediction.uncertainty >= 0).all())
+        require(known, f"prediction: uncertainty = {prediction.uncertainty}: expected at least 0")
 
 
 def _check_tensor(name: str, tensor: Tensor, pattern: str, sizes: dict[str, int]) -> None:

@@ -1,0 +1,1 @@
+"""A probabilistic ensemble of MLPs: the workhorse of model-based reinforcement learning (PETS, MBPO)."""
