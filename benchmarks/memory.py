@@ -121,7 +121,7 @@ def soak(settings: TrainSettings, replay: Replay, seconds: float, device: torch.
     model.update_statistics(synthetic_episode(ANT_4X2, ANT_4X2.episode_steps, torch.Generator().manual_seed(1)))
     model.train(False)
     mappo = behaviour.build(ANT_4X2, model, device)
-    imagination = Imagination(model, mappo.policy, behaviour.horizon, generator, settings.engine)
+    imagination = Imagination(model, mappo.policy, behaviour.horizon, generator, settings.engine, behaviour.uncertainty)
     times, resident, allocated = list[float](), list[float](), list[float]()
     began = time.monotonic()
     while not times or times[-1] < seconds:

@@ -12,6 +12,7 @@ import torch
 
 from imagination.policy import Policy
 from imagination.rollout import imagine
+from imagination.uncertainty import UncertaintyConfig
 from worldmodel.protocol import WorldModel
 from worldmodel.types import ImaginedRollout, Segment
 
@@ -31,13 +32,20 @@ class CapturedRollout:
         context: an example; the contexts of later calls have its shapes.
         horizon: H, imagined steps.
         generator: on the same device; the recording leaves it as it was.
+        uncertainty: what to do where the model is unsure.
 
     Raises:
         ValueError: when `context` is not on a CUDA device, or the model waits for the device on the way.
     """
 
     def __init__(
-        self, model: WorldModel[Any], policy: Policy, context: Segment, horizon: int, generator: torch.Generator
+        self,
+        model: WorldModel[Any],
+        policy: Policy,
+        context: Segment,
+        horizon: int,
+        generator: torch.Generator,
+        uncertainty: UncertaintyConfig | None = None,
     ) -> None:
         device = context.state.device
         if device.type != "cuda":
@@ -49,13 +57,13 @@ class CapturedRollout:
         beside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(beside):
             for _ in range(_WARM_UPS):
-                imagine(model, policy, self._context, horizon, generator)
+                imagine(model, policy, self._context, horizon, generator, uncertainty)
         torch.cuda.current_stream(device).wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
         self._graph.register_generator_state(generator)
         try:
             with torch.cuda.graph(self._graph):
-                self._rollout = imagine(model, policy, self._context, horizon, generator)
+                self._rollout = imagine(model, policy, self._context, horizon, generator, uncertainty)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(

@@ -12,6 +12,9 @@ from torch.nn import functional
 from worldmodel.config import Config
 from worldmodel.networks import mlp, orthogonal_init
 
+_SMALLEST_TOTAL = 1e-12
+"""Of the weights of a batch: rows that all count for nothing are divided by this."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CriticConfig(Config):
@@ -70,11 +73,14 @@ class ValueNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, target: Tensor, weight: Tensor) -> None:
-        """Absorb `target` [R], rows weighted by `weight` [R]. Mutates the buffers."""
-        target, share = target.double(), weight.double() / weight.double().sum()
-        self.mean.lerp_((share * target).sum(), 1 - self.decay)
-        self.mean_square.lerp_((share * target.square()).sum(), 1 - self.decay)
-        self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
+        """Absorb `target` [R], rows weighted by `weight` [R], of which all may be 0. Mutates the buffers."""
+        target, weight = target.double(), weight.double()
+        total = weight.sum()
+        share = weight / total.clamp(min=_SMALLEST_TOTAL)
+        rate = (1 - self.decay) * (total > 0)
+        self.mean.lerp_((share * target).sum(), rate)
+        self.mean_square.lerp_((share * target.square()).sum(), rate)
+        self.weight.lerp_(torch.ones_like(self.weight), rate)
 
     def normalize(self, value: Tensor) -> Tensor:
         """Units of reward -> the network's."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from imagination.critic import Critic, CriticConfig
 from imagination.policy import Policy, PolicyConfig
 from imagination.returns import lambda_returns, survival_weights
+from imagination.uncertainty import UncertaintyConfig
 from worldmodel.config import Config
 from worldmodel.protocol import WorldModel
 from worldmodel.types import EnvSpec, ImaginedRollout, TensorStruct
@@ -23,6 +24,8 @@ from worldmodel.types import EnvSpec, ImaginedRollout, TensorStruct
 ADAM_EPS = 1e-5
 ADVANTAGE_EPS = 1e-4
 """Added to the std that advantages are divided by. Both as MARIE and the authors' published code."""
+SMALLEST_WEIGHT = 1e-6
+"""Of the mean weight: where nothing is known or alive, nothing is learned, and nothing divided by zero."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,8 @@ class BehaviourConfig(Config):
     """B: rollouts imagined for one update."""
     horizon: int
     """H: imagined steps in each."""
+    uncertainty: UncertaintyConfig | None = None
+    """What imagination does where the model is unsure; None: nothing, as in runs from before there was a choice."""
 
     def validate(self) -> None:
         """Refuse an empty rollout."""
@@ -165,10 +170,17 @@ class Mappo:
         output = self.critic(rollout.critic_view)  # [B, H+1]
         value = self.critic.denormalize(output)
         target = lambda_returns(
-            rollout.reward, rollout.continuation, value[:, 1:], discount=config.discount, lambda_=config.lambda_
+            rollout.reward,
+            rollout.continuation,
+            value[:, 1:],
+            discount=config.discount,
+            lambda_=config.lambda_,
+            known=rollout.known,
         )
         weight = survival_weights(rollout.continuation) if config.survival_weighting else torch.ones_like(target)
-        weight = weight / weight.mean()
+        if rollout.known is not None:
+            weight = weight * rollout.known
+        weight = weight / weight.mean().clamp(min=SMALLEST_WEIGHT)
         advantage = target - value[:, :-1]
         centred = advantage - (weight * advantage).mean()
         std = (weight * centred.square()).mean().sqrt()
@@ -190,6 +202,10 @@ class Mappo:
             "critic/value_mean": value.mean(),
             "critic/explained_variance": 1 - advantage.var(correction=0) / target.var(correction=0).clamp(min=1e-8),
         }
+        if rollout.uncertainty is not None:
+            metrics["imagination/uncertainty_mean"] = rollout.uncertainty.mean()
+        if rollout.known is not None:
+            metrics["imagination/known_share"] = rollout.known.float().mean()
         return batch.map(lambda tensor: tensor.flatten(0, 1)), metrics  # [B, H, ...] -> [B*H, ...]
 
     def _minibatches(self, batch: _Batch, generator: torch.Generator) -> Iterator[_Batch]:

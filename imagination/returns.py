@@ -10,7 +10,13 @@ from torch import Tensor
 
 
 def lambda_returns(
-    reward: Tensor, continuation: Tensor, next_value: Tensor, *, discount: float, lambda_: float
+    reward: Tensor,
+    continuation: Tensor,
+    next_value: Tensor,
+    *,
+    discount: float,
+    lambda_: float,
+    known: Tensor | None = None,
 ) -> Tensor:
     """The lambda-return of each of H imagined steps, from expected rather than sampled ends.
 
@@ -24,17 +30,22 @@ def lambda_returns(
         next_value: [B,H] critic's value of the state after each step, in units of reward.
         discount: per step, in [0, 1].
         lambda_: in [0, 1]; 0 trusts the critic after one step, 1 only beyond the horizon.
+        known: [B,H] bool, the steps of each rollout before it was cut: beyond them the critic's value stands, as it
+            does beyond the horizon. None: all.
 
     Returns:
-        [B,H].
+        [B,H]; of no meaning where a step is not known.
     """
     weight = discount * continuation
     one_step = reward + weight * (1 - lambda_) * next_value
     later = next_value[:, -1]
     returns: list[Tensor] = []
     for t in reversed(range(reward.shape[1])):
-        later = one_step[:, t] + weight[:, t] * lambda_ * later
-        returns.append(later)
+        returns.append(one_step[:, t] + weight[:, t] * lambda_ * later)
+        later = returns[-1]
+        if known is not None and t > 0:
+            # A step that was cut off is worth what the critic says of the state it starts from.
+            later = torch.where(known[:, t], later, next_value[:, t - 1])
     return torch.stack(returns[::-1], dim=1)
 
 

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from imagination.policy import Policy
+from imagination.uncertainty import UncertaintyConfig, UncertaintyGauge, known_steps
 from worldmodel.protocol import WorldModel
 from worldmodel.types import AgentView, ImaginedRollout, Segment
 
@@ -29,25 +31,38 @@ def evaluation_mode(model: WorldModel[Any]) -> Iterator[None]:
 
 @torch.no_grad()
 def imagine(
-    model: WorldModel[Any], policy: Policy, context: Segment, horizon: int, generator: torch.Generator
+    model: WorldModel[Any],
+    policy: Policy,
+    context: Segment,
+    horizon: int,
+    generator: torch.Generator,
+    uncertainty: UncertaintyConfig | None = None,
 ) -> ImaginedRollout:
     """Let `policy` act for H = `horizon` steps inside `model`, from the last states of `context` [B].
 
     The model is given actions clamped to [-1, 1]; the rollout keeps them as drawn. Rollouts are never reset: steps
-    after a predicted end go on, and it is for the losses to weight them by `continuation`.
+    after a predicted end go on, and it is for the losses to weight them by `continuation`, and to leave out those that
+    `uncertainty` finds unknown.
+
+    Raises:
+        ValueError: when `uncertainty` relies on what the model does not report.
     """
+    gauge = UncertaintyGauge(uncertainty, context) if uncertainty is not None and uncertainty.is_on else None
     with evaluation_mode(model):
         model_state = model.start(context, generator=generator)
         views = [_view(model, policy, model_state)]
-        actions, log_probs, predictions = [], [], []
+        actions, log_probs, predictions, doubts = [], [], [], []
         for _ in range(horizon):
             action, log_prob = policy.sample(views[-1].actor, generator)
-            model_state, prediction = model.step(model_state, policy.to_env(action), generator=generator)
+            before, joint_action = model_state, policy.to_env(action)
+            model_state, prediction = model.step(before, joint_action, generator=generator)
+            if gauge is not None:
+                doubts.append(gauge.measure(model, before, joint_action, prediction, generator))
             views.append(_view(model, policy, model_state))
             actions.append(action)
             log_probs.append(log_prob)
             predictions.append(prediction)
-    return ImaginedRollout(
+    rollout = ImaginedRollout(
         actor_view=torch.stack([view.actor for view in views], dim=1),
         critic_view=torch.stack([view.critic for view in views], dim=1),
         action=torch.stack(actions, dim=1),
@@ -55,6 +70,14 @@ def imagine(
         reward=torch.stack([prediction.reward for prediction in predictions], dim=1),
         continuation=torch.stack([prediction.continuation for prediction in predictions], dim=1),
     )
+    return rollout if uncertainty is None or gauge is None else _doubted(rollout, torch.stack(doubts, 1), uncertainty)
+
+
+def _doubted(rollout: ImaginedRollout, doubt: Tensor, config: UncertaintyConfig) -> ImaginedRollout:
+    """The rollout with its uncertainty [B,H], and what is to be done about it."""
+    if config.action == "penalise":
+        return dataclasses.replace(rollout, uncertainty=doubt, reward=rollout.reward - config.weight * doubt)
+    return dataclasses.replace(rollout, uncertainty=doubt, known=known_steps(doubt, config.threshold))
 
 
 def _view(model: WorldModel[Any], policy: Policy, model_state: Any) -> AgentView:

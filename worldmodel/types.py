@@ -289,7 +289,8 @@ class ImaginedRollout(TensorStruct):
 
     Shapes: `actor_view` [B,H+1,N,F], `critic_view` [B,H+1,C], `action` [B,H,N,A] as sampled (before clipping to
     [-1, 1]), `log_prob` [B,H,N] summed over the agent's real action dimensions, `reward` [B,H],
-    `continuation` [B,H].
+    `continuation` [B,H]. Where the model's uncertainty is watched: `uncertainty` [B,H], and `known` [B,H] bool, the
+    steps to learn from, the first ones of each rollout; None: all.
     """
 
     actor_view: Tensor
@@ -298,6 +299,8 @@ class ImaginedRollout(TensorStruct):
     log_prob: Tensor
     reward: Tensor
     continuation: Tensor
+    uncertainty: Tensor | None = None
+    known: Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -179,7 +179,10 @@ class Bench:
 
     def _imagination(self, engine: EngineConfig) -> Imagination:
         learner, generator = self.learner, self._generator("imagination")
-        return Imagination(learner.model, learner.mappo.policy, self.settings.policy.horizon, generator, engine)
+        behaviour = self.settings.policy
+        return Imagination(
+            learner.model, learner.mappo.policy, behaviour.horizon, generator, engine, behaviour.uncertainty
+        )
 
     def _imagine_in(self, imagination: Imagination) -> Any:
         generator = self._generator("imagination")

@@ -14,6 +14,7 @@ import torch
 from imagination.captured import CapturedRollout
 from imagination.policy import Policy
 from imagination.rollout import imagine
+from imagination.uncertainty import UncertaintyConfig
 from worldmodel.config import Config, ConfigError
 from worldmodel.protocol import Accelerable, Precision, WorldModel
 from worldmodel.types import ImaginedRollout, Segment
@@ -70,7 +71,13 @@ class Imagination:
     """Rollouts of `policy` inside `model` as the engine makes them."""
 
     def __init__(
-        self, model: WorldModel[Any], policy: Policy, horizon: int, generator: torch.Generator, engine: EngineConfig
+        self,
+        model: WorldModel[Any],
+        policy: Policy,
+        horizon: int,
+        generator: torch.Generator,
+        engine: EngineConfig,
+        uncertainty: UncertaintyConfig | None = None,
     ) -> None:
         """Call `refresh` whenever the model has been trained.
 
@@ -82,7 +89,7 @@ class Imagination:
                 f"engine.capture = graph on {generator.device}: CUDA graphs need device=cuda; use engine.capture=none"
             )
         self._model, self._policy, self._horizon = model, policy, horizon
-        self._generator, self._engine = generator, engine
+        self._generator, self._engine, self._uncertainty = generator, engine, uncertainty
         self._current: WorldModel[Any] | None = None
         self._captured: CapturedRollout | None = None
 
@@ -92,9 +99,10 @@ class Imagination:
 
     def rollout(self, context: Segment) -> ImaginedRollout:
         """Imagine from `context`."""
+        how = (self._policy, context, self._horizon, self._generator, self._uncertainty)
         if self._engine.capture != "graph":
             self._current = self._current or imagination_model(self._model, self._engine)
-            return imagine(self._current, self._policy, context, self._horizon, self._generator)
+            return imagine(self._current, *how)
         if self._captured is None or self._captured.batch_size != context.state.shape[0]:
-            self._captured = CapturedRollout(self._model, self._policy, context, self._horizon, self._generator)
+            self._captured = CapturedRollout(self._model, *how)
         return self._captured(context)

@@ -66,7 +66,7 @@ class Trainer:
         self.randomness = randomness
         self.log = log
         imagines = randomness.generator("imagination")
-        self.imagination = Imagination(model, mappo.policy, behaviour.horizon, imagines, engine)
+        self.imagination = Imagination(model, mappo.policy, behaviour.horizon, imagines, engine, behaviour.uncertainty)
         self.profile = profile
         self.inference = inference
         self.counters = Counters()

@@ -1,0 +1,102 @@
+"""Imagination that knows where its model knows nothing: rollouts are cut there, or their reward is lowered.
+
+Two signals: what a model says itself (`Prediction.uncertainty`: an ensemble's disagreement), and, for any stochastic
+model, the spread of several draws of the same step. Neither waits for the device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from worldmodel.config import Config
+from worldmodel.protocol import WorldModel
+from worldmodel.types import Prediction, Segment
+
+SMALLEST_STD = 1e-6
+"""Entries that vary less over the real states that rollouts start from say nothing of spread."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UncertaintyConfig(Config):
+    """What imagination does where the model is unsure."""
+
+    action: Literal["none", "truncate", "penalise"]
+    """truncate: a rollout ends, at the critic's value, before its first step that is too uncertain (after MOReL, arXiv
+    2005.05951, and M2AC, arXiv 2010.04893). penalise: the reward is lowered (MOPO, arXiv 2005.13239)."""
+    signal: Literal["model", "spread"]
+    """model: `Prediction.uncertainty`. spread: the standard deviation of `num_draws` draws of the next state, in
+    standard deviations of the states that rollouts start from; it holds the world's own randomness too."""
+    num_draws: int
+    """spread: draws of each imagined step; the first goes on, so the cost is that many times."""
+    threshold: float
+    """truncate: too uncertain is what exceeds so many times the median of all rollouts' first steps, which start from
+    real states: a number without a unit, the same for every model and task."""
+    weight: float
+    """penalise: the reward becomes reward - weight * uncertainty, in the signal's unit."""
+
+    def validate(self) -> None:
+        """Check ranges."""
+        self.require(self.num_draws >= 2, "num_draws", "at least 2")
+        self.require(self.threshold > 0, "threshold", "a number above 0")
+        self.require(self.weight >= 0, "weight", "at least 0")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything has to be measured."""
+        return self.action != "none"
+
+
+class UncertaintyGauge:
+    """Measures the steps of one batch of rollouts."""
+
+    def __init__(self, config: UncertaintyConfig, context: Segment) -> None:
+        """`context`: the real steps that the rollouts start from."""
+        self._config = config
+        self._units = (_inverse_std(context.state[:, -1]), _inverse_std(context.obs[:, -1].flatten(1)))
+
+    def measure(
+        self, model: WorldModel[Any], before: Any, action: Tensor, prediction: Prediction, generator: torch.Generator
+    ) -> Tensor:
+        """The uncertainty [B] of `prediction`, which `model` made from the carry `before` under `action` [B,N,A].
+
+        Raises:
+            ValueError: when the model does not report what is asked for.
+        """
+        if self._config.signal == "model":
+            if prediction.uncertainty is None:
+                raise ValueError(
+                    f"policy.uncertainty.signal = 'model': {type(model).__name__} does not report how unsure it is;"
+                    " use policy.uncertainty.signal=spread"
+                )
+            return prediction.uncertainty
+        draws = [prediction]
+        for _ in range(self._config.num_draws - 1):
+            draws.append(model.step(before, action, generator=generator)[1])
+        return self._spread(draws)
+
+    def _spread(self, draws: list[Prediction]) -> Tensor:
+        """Root mean square over entries of the draws' standard deviation; of observations where there is no state."""
+        has_state = draws[0].state is not None
+        values = torch.stack([draw.state if draw.state is not None else draw.obs.flatten(1) for draw in draws])
+        unit = self._units[0 if has_state else 1]
+        variance = (values * unit).var(dim=0, correction=1)  # [B, entries]
+        return (variance.sum(dim=1) / (unit > 0).sum().clamp(min=1)).sqrt()
+
+
+def known_steps(uncertainty: Tensor, threshold: float) -> Tensor:
+    """Which steps [B,H] come before a rollout's first one whose `uncertainty` [B,H] is too large; bool.
+
+    Too large: above `threshold` times the median over the rollouts' first steps.
+    """
+    bound = threshold * uncertainty[:, 0].median()
+    return (uncertainty <= bound).cumprod(dim=1).bool()
+
+
+def _inverse_std(values: Tensor) -> Tensor:
+    """1 / standard deviation over the rows of each entry of [B,D], 0 where it does not vary."""
+    std = values.std(dim=0, correction=0)
+    return torch.where(std > SMALLEST_STD, 1 / std.clamp(min=SMALLEST_STD), torch.zeros_like(std))
