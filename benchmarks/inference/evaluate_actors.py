@@ -2,8 +2,9 @@
 
     python benchmarks/inference/evaluate_actors.py --work DIR --fits DIR --results DIR [--episodes 20]
 
-`--work` holds the runs, `--fits` a folder for each inferencer (runs of dima fit on data of the same task). Every policy
-plays the same episode seeds. What is there is skipped. Intervals are over seeds: a bootstrap of the runs' mean returns.
+`--work` holds the runs, `--fits` a folder for each seed (seed0, ..) with a run of dima fit for each inferencer, learned
+from data that this seed's policies have collected. Every policy plays the same episode seeds. What is there is skipped. Intervals are over seeds: a bootstrap of the runs' mean
+returns.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file
 
 RESAMPLES = 10_000
 
@@ -24,28 +26,31 @@ def main() -> int:
     """Evaluate what is missing, then write control.json and CONTROL.md."""
     asked = _parse()
     cells: dict[str, dict[str, list[float]]] = {}
+    parameters: dict[str, int] = {}
     for run in sorted(asked.work.glob("*-seed*")):
         if not _is_finished(run):
             continue
         actor, seed = run.name.rsplit("-seed", 1)
-        for label, words in _ways(actor, asked):
+        parameters[actor] = _actor_parameters(run)
+        for label, words in _ways(actor, asked.fits / f"seed{seed}"):
             returns = _evaluate(run, label, words, asked)
             cells.setdefault(f"{actor}, {label}" if label else actor, {})[seed] = returns
     asked.results.mkdir(parents=True, exist_ok=True)
     rows = {name: _summary(by_seed) for name, by_seed in cells.items()}
-    record = {"task": "mamujoco/halfcheetah-2x3-partial", "episodes": asked.episodes, "cells": rows}
+    record = {"task": "mamujoco/halfcheetah-2x3-partial", "episodes": asked.episodes, "actor_parameters": parameters}
+    record["cells"] = rows
     (asked.results / "control.json").write_text(json.dumps(record, indent=1) + "\n")
     (asked.results / "CONTROL.md").write_text(_table(rows))
     print(_table(rows))
     return 0
 
 
-def _ways(actor: str, asked: argparse.Namespace) -> list[tuple[str, list[str]]]:
+def _ways(actor: str, fits: Path) -> list[tuple[str, list[str]]]:
     """How a policy is executed: (label, words for dima evaluate)."""
     if actor != "state":
         return [("", [])]
     ways = [("oracle", ["inference=oracle"])]
-    for fit in sorted(asked.fits.iterdir()):
+    for fit in sorted(fits.iterdir()):
         if (fit / "manifest.json").exists():
             ways.append((fit.name, [f"inference={fit}"]))
             if fit.name.startswith("globediff"):
@@ -62,6 +67,11 @@ def _evaluate(run: Path, label: str, words: list[str], asked: argparse.Namespace
             [sys.executable, "-m", "dima.run.cli", "evaluate", *words], check=True, stdout=subprocess.DEVNULL
         )
     return json.loads((out / "scores.json").read_text())["evaluations"][0]["returns"]
+
+
+def _actor_parameters(run: Path) -> int:
+    weights = load_file(run / "checkpoints" / "latest" / "policy.safetensors")
+    return sum(tensor.numel() for name, tensor in weights.items() if name.startswith("policy"))
 
 
 def _is_finished(run: Path) -> bool:
@@ -93,7 +103,7 @@ def _table(rows: dict[str, dict[str, Any]]) -> str:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="the runs of train_actors.py")
-    parser.add_argument("--fits", type=Path, required=True, help="a folder for each inferencer, runs of dima fit")
+    parser.add_argument("--fits", type=Path, required=True, help="SEED/INFERENCER, runs of dima fit")
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--episodes", type=int, default=20)
     return parser.parse_args()
