@@ -3,8 +3,8 @@
     python benchmarks/inference/evaluate_actors.py --work DIR --fits DIR --results DIR [--episodes 20]
 
 `--work` holds the runs, `--fits` a folder for each seed (seed0, ..) with a run of dima fit for each inferencer, learned
-from data that this seed's policies have collected. Every policy plays the same episode seeds. What is there is skipped. Intervals are over seeds: a bootstrap of the runs' mean
-returns.
+from data that this seed's policies have collected. Every policy plays the same episode seeds. What is there is skipped.
+Intervals are over seeds: a bootstrap of the runs' mean returns.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _evaluate(run: Path, label: str, words: list[str], asked: argparse.Namespace
 
 def _actor_parameters(run: Path) -> int:
     weights = load_file(run / "checkpoints" / "latest" / "policy.safetensors")
-    return sum(tensor.numel() for name, tensor in weights.items() if name.startswith("policy"))
+    return sum(tensor.numel() for name, tensor in weights.items() if name.startswith("state.policy."))
 
 
 def _is_finished(run: Path) -> bool:
