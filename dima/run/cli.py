@@ -67,7 +67,7 @@ def _run(command: str, arguments: list[str]) -> int:
         raise ValueError(f"unknown command {nearest(command, _COMMANDS)} (commands: {', '.join(_COMMANDS)})")
     module = importlib.import_module(f"dima.run.{command.replace('-', '_')}")
     arguments = [respelt(command, argument) for argument in arguments]
-    sys.argv = [f"dima {command}", *_with_defaults(command, _for_plug_ins(arguments))]
+    sys.argv = [f"dima {command}", *_with_defaults(command, for_plug_ins(arguments))]
     module.main()
     return 0
 
@@ -78,7 +78,7 @@ def respelt(command: str, argument: str) -> str:
     return argument.replace("policy=", "behaviour=", 1) if says_who else argument
 
 
-def _for_plug_ins(arguments: list[str]) -> list[str]:
+def for_plug_ins(arguments: list[str]) -> list[str]:
     """Let `world_model._target_=my.module.Config world_model.depth=3` stand by itself, and so for `env`.
 
     The values of the group's default are not the plug-in's: `custom.yaml` has none, and the plug-in's own are added.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-from dima.run.cli import respelt
+from dima.run.cli import for_plug_ins, respelt
 from dima.run.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def test_command_composes(command: str) -> None:
     if not composed or "-m" in overrides or any(word.startswith("resume=") for word in overrides):
         return
     with initialize_config_module("configs", version_base="1.3"):
-        assert read_settings(compose(name, [respelt(name, word) for word in overrides])).seed >= 0
+        assert read_settings(compose(name, for_plug_ins([respelt(name, word) for word in overrides]))).seed >= 0
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])

@@ -1,15 +1,12 @@
-"""A world model of your own, complete: `python -m examples.custom_world_model`.
+"""A world model of your own, complete; `docs/plug_in_a_world_model.md` walks through it.
 
-Next state, reward and joint observation are linear in state and joint action, with Gaussian noise. Whatever keeps the
-contract trains policies: `examples/configs/world_model/linear.yaml` makes this model a choice of `dima train`.
+Next state, reward and joint observation are linear in state and joint action, with Gaussian noise.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +20,16 @@ from worldmodel.types import AgentView, EnvSpec, LossOutput, Prediction, Segment
 class LinearConfig(Config):
     """What `world_model._target_` names; every field is an option `world_model.NAME=...`."""
 
-    optim: OptimConfig
+    learning_rate: float = 3e-3
+    batch_size: int = 128
 
     def build(self, spec: EnvSpec) -> LinearWorldModel:
         """A fresh model for the environment that `spec` describes."""
         return LinearWorldModel(self, spec)
+
+    def validate(self) -> None:
+        """Refuse what cannot train: the error names the option, its value and what was expected."""
+        self.require(self.learning_rate > 0, "learning_rate", "a number above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +73,14 @@ class LinearWorldModel(nn.Module):
 
     context_length = 0  # the current state says everything
     decentralized = True  # an actor sees its own observation and nothing else
+    obs_mask: Tensor
 
     def __init__(self, config: LinearConfig, spec: EnvSpec) -> None:
         super().__init__()
-        self.obs_shape = (spec.num_agents, spec.obs_dim)
+        self.register_buffer("obs_mask", spec.obs_mask(), persistent=False)  # padding stays zero
         self.actor_dim, self.critic_dim = spec.obs_dim, spec.state_dim
-        self.dynamics = Dynamics(config.optim, spec)
+        optim = OptimConfig(config.learning_rate, weight_decay=0.0, grad_clip=10.0, batch_size=config.batch_size)
+        self.dynamics = Dynamics(optim, spec)
 
     def parts(self) -> Mapping[str, TrainablePart]:
         """What is trained, by name."""
@@ -94,7 +98,7 @@ class LinearWorldModel(nn.Module):
         mean, std = self.dynamics.predict(state.state, action)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         next_state, reward, obs = (mean + std * noise).split(self.dynamics.sizes, dim=1)
-        following = Now(next_state, obs.unflatten(1, self.obs_shape))
+        following = Now(next_state, obs.unflatten(1, self.obs_mask.shape) * self.obs_mask)
         continuation = torch.ones_like(reward[:, 0])  # this one never expects an end
         return following, Prediction(following.obs, following.state, reward[:, 0], continuation)
 
@@ -105,15 +109,3 @@ class LinearWorldModel(nn.Module):
     def view(self, state: Now) -> AgentView:
         """Actors see their observations, the critic sees the state."""
         return AgentView(actor=state.obs, critic=state.state, state=state.state)
-
-
-def main(overrides: list[str]) -> int:
-    """Train a team inside this model: `dima train` finds it by the folder of its YAML and by its name."""
-    from dima.run import cli  # here, because a model knows the contract and nothing above it
-
-    choice = [f"hydra.searchpath=[file://{Path(__file__).parent / 'configs'}]", "world_model=linear"]
-    return cli.main(["train", *choice, "env=toy/linear", "preset=smoke", "device=cpu", *overrides])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
