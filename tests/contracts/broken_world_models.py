@@ -126,6 +126,12 @@ class ContinuationAboveOne(SoundModel):
         return state, dataclasses.replace(prediction, continuation=1 + prediction.continuation)
 
 
+class LessThanCertain(SoundModel):
+    def step(self, state: Any, action: Tensor, *, generator: torch.Generator) -> tuple[Any, Prediction]:
+        state, prediction = super().step(state, action, generator=generator)
+        return state, dataclasses.replace(prediction, uncertainty=-torch.ones_like(prediction.reward))
+
+
 class ViewInDoublePrecision(SoundModel):
     def view(self, state: Any) -> AgentView:
         view = super().view(state)
@@ -290,6 +296,7 @@ class AlwaysForgets(SoundModel):
 BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     RewardOfWrongShape: ("shapes", "reward has shape"),
     ContinuationAboveOne: ("shapes", "continuation"),
+    LessThanCertain: ("shapes", "uncertainty = .*expected at least 0"),
     ViewInDoublePrecision: ("shapes", "torch.float64"),
     CriticDimMisstated: ("shapes", "view after start: critic"),
     Explodes: ("finite", "is not finite"),
