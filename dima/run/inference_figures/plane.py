@@ -88,7 +88,9 @@ def plot_density(record: dict[str, Any], path: Path) -> Figure | None:
             axes: Any = figure.add_subplot(rows, columns, place + 1, projection="3d")
             _draw_surface(axes, surface / top, window)
             axes.set_title(name, color=looks[name].color if name in looks else "black", pad=0)
-        figure.suptitle(f"{describe(record)}; density over their t-SNE plane, relative to the highest peak", fontsize=8)
+        figure.suptitle(
+            f"{describe(record)};\ndensity over their t-SNE plane, relative to the highest peak", fontsize=8
+        )
         save(figure, path)
     return figure
 

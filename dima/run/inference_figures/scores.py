@@ -19,7 +19,7 @@ _ROW = 0.2
 """Inches of a row."""
 
 _MARKS = {"error_mean": ("o", "mean of the draws"), "error_draw": ("D", "one draw")}
-_LEVEL_MARKS = {"50": "o", "90": "D"}
+_LEVEL_MARKS = {"50": "v", "90": "^"}
 
 
 def plot_scores(record: dict[str, Any], path: Path) -> Figure:
@@ -100,6 +100,5 @@ def _keys() -> list[Line2D]:
 
     return [
         *(key(marker, f"error of {label}") for marker, label in _MARKS.values()),
-        key("o", "50 % interval"),
-        key("D", "90 % interval"),
+        *(key(marker, f"{level} % interval") for level, marker in _LEVEL_MARKS.items()),
     ]
