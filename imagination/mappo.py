@@ -89,7 +89,13 @@ class BehaviourConfig(Config):
         self.require(self.mappo.minibatches <= rows, "mappo", f"at most {rows} minibatches: num_rollouts * horizon")
 
     def build(self, spec: EnvSpec, model: WorldModel[Any], device: torch.device | str = "cpu") -> Mappo:
-        """A fresh policy and critic on `device` that fit the views of `model`, with their optimisers."""
+        """A fresh policy and critic on `device` that fit the views of `model`, with their optimisers.
+
+        Raises:
+            ConfigError: when `uncertainty` relies on what the model does not report.
+        """
+        if self.uncertainty is not None:
+            self.uncertainty.require_fit(model)
         policy = self.policy.build(spec, model.actor_dim).to(device)
         return Mappo(self.mappo, policy, self.critic.build(model.critic_dim).to(device))
 

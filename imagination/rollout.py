@@ -42,10 +42,7 @@ def imagine(
 
     The model is given actions clamped to [-1, 1]; the rollout keeps them as drawn. Rollouts are never reset: steps
     after a predicted end go on, and it is for the losses to weight them by `continuation`, and to leave out those that
-    `uncertainty` finds unknown.
-
-    Raises:
-        ValueError: when `uncertainty` relies on what the model does not report.
+    `uncertainty`, which fits the model (`require_fit`), finds unknown.
     """
     gauge = UncertaintyGauge(uncertainty, context) if uncertainty is not None and uncertainty.is_on else None
     with evaluation_mode(model):

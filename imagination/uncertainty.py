@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from worldmodel.config import Config
-from worldmodel.protocol import WorldModel
+from worldmodel.config import Config, ConfigError
+from worldmodel.protocol import ReportsUncertainty, WorldModel
 from worldmodel.types import Prediction, Segment
 
 SMALLEST_STD = 1e-6
@@ -49,6 +49,18 @@ class UncertaintyConfig(Config):
         """Whether anything has to be measured."""
         return self.action != "none"
 
+    def require_fit(self, model: WorldModel[Any]) -> None:
+        """Refuse a signal that `model` does not give.
+
+        Raises:
+            ConfigError: saying which other one there is.
+        """
+        if self.is_on and self.signal == "model" and not isinstance(model, ReportsUncertainty):
+            raise ConfigError(
+                f"policy.uncertainty.signal = 'model': {type(model).__name__} does not report how unsure it is; use"
+                " policy.uncertainty.signal=spread"
+            )
+
 
 class UncertaintyGauge:
     """Measures the steps of one batch of rollouts."""
@@ -61,17 +73,9 @@ class UncertaintyGauge:
     def measure(
         self, model: WorldModel[Any], before: Any, action: Tensor, prediction: Prediction, generator: torch.Generator
     ) -> Tensor:
-        """The uncertainty [B] of `prediction`, which `model` made from the carry `before` under `action` [B,N,A].
-
-        Raises:
-            ValueError: when the model does not report what is asked for.
-        """
+        """The uncertainty [B] of `prediction`, which `model` made from the carry `before` under `action` [B,N,A]."""
         if self._config.signal == "model":
-            if prediction.uncertainty is None:
-                raise ValueError(
-                    f"policy.uncertainty.signal = 'model': {type(model).__name__} does not report how unsure it is;"
-                    " use policy.uncertainty.signal=spread"
-                )
+            assert prediction.uncertainty is not None, "see UncertaintyConfig.require_fit"
             return prediction.uncertainty
         draws = [prediction]
         for _ in range(self._config.num_draws - 1):

@@ -123,6 +123,14 @@ class StateDecoding(Protocol):
         ...
 
 
+@runtime_checkable
+class ReportsUncertainty(Protocol):
+    """A world model whose predictions say how little it knows: none of them leaves `Prediction.uncertainty` out."""
+
+    reports_uncertainty: Literal[True]
+    """Its presence is what says so, before anything has been imagined."""
+
+
 Precision = Literal["float32", "bfloat16"]
 
 

@@ -57,6 +57,11 @@ _TWENTY_STEPS = [Cell(num_modes=modes, state_dim=dim, num_denoising_steps=20) fo
 _STEPS = [Cell(num_denoising_steps=steps) for steps in (1, 2, 3, 8, 4, 6, 7)]
 _KL_WEIGHT = [Cell(num_modes=8, kl_weight=weight, ema_decay=0.0) for weight in (0.003, 0.01, 0.02, 0.03, 0.1)]
 """Where the most modes share the fewest dimensions; without an average of the weights."""
+_BETWEEN = [
+    Cell(num_modes=modes, state_dim=dim, kl_weight=weight)
+    for weight in (0.015, 0.01)
+    for modes, dim in ((4, 8), (8, 4))
+]
 _OPTIONS = [
     Cell(schedule="cosine"),
     Cell(kl_weight=0.001),
@@ -70,7 +75,16 @@ _EARLY = [Cell(num_modes=modes, kl_weight=0.01, ema_decay=0.0) for modes in (2, 
 
 CELLS: list[Cell] = list(
     dict.fromkeys(
-        [*_GRID[:6], *_WITHOUT_LATENT[:2], *_REGRESSION[:4], *_TWENTY_STEPS[:3], *_STEPS[:2], *_OPTIONS[:2]]
+        [
+            *_GRID[:5],
+            *_BETWEEN,
+            *_GRID[:6],
+            *_WITHOUT_LATENT[:2],
+            *_REGRESSION[:4],
+            *_TWENTY_STEPS[:3],
+            *_STEPS[:2],
+            *_OPTIONS[:2],
+        ]
         + [*_GRID[6:12], *_STEPS[2:4], *_GRID[12:], *_TWENTY_STEPS, *_KL_WEIGHT, *_OPTIONS, *_STEPS, *_SEEDS]
         + [*_WITHOUT_LATENT, *_REGRESSION, *_EARLY]
     )

@@ -51,6 +51,11 @@ def _start(config: DictConfig) -> None:
     """A new run in a new folder, which is removed again if nothing comes of it."""
     if config.checkpoint != "latest":
         raise ConfigError(f"checkpoint = {config.checkpoint!r}: only of use with resume=RUN")
+    if not isinstance(config.inference, DictConfig):
+        raise ConfigError(
+            f"inference = {config.inference!r}: training takes an inferencer that was fitted before; first dima fit"
+            f" data=DIR inference={config.inference} out=RUN, then inference.run=RUN"
+        )
     if config.num_threads is None:
         config.num_threads = default_threads()
     settings: TrainSettings = read_settings(config)

@@ -127,9 +127,15 @@ class ContinuationAboveOne(SoundModel):
 
 
 class LessThanCertain(SoundModel):
+    reports_uncertainty = True
+
     def step(self, state: Any, action: Tensor, *, generator: torch.Generator) -> tuple[Any, Prediction]:
         state, prediction = super().step(state, action, generator=generator)
         return state, dataclasses.replace(prediction, uncertainty=-torch.ones_like(prediction.reward))
+
+
+class KeepsItsDoubtsToItself(SoundModel):
+    reports_uncertainty = True
 
 
 class ViewInDoublePrecision(SoundModel):
@@ -296,6 +302,7 @@ class AlwaysForgets(SoundModel):
 BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     RewardOfWrongShape: ("shapes", "reward has shape"),
     ContinuationAboveOne: ("shapes", "continuation"),
+    KeepsItsDoubtsToItself: ("shapes", "uncertainty is given exactly where"),
     LessThanCertain: ("shapes", "uncertainty = .*expected at least 0"),
     ViewInDoublePrecision: ("shapes", "torch.float64"),
     CriticDimMisstated: ("shapes", "view after start: critic"),

@@ -70,6 +70,7 @@ class EnsembleWorldModel(nn.Module):
 
     context_length = 0
     decentralized = True
+    reports_uncertainty = True
 
     def __init__(self, config: EnsembleConfig, spec: EnvSpec) -> None:
         """Build all parts for the sizes of `spec`."""

@@ -15,6 +15,7 @@ from imagination.rollout import imagine
 from imagination.uncertainty import UncertaintyConfig, UncertaintyGauge, known_steps
 from tests.contracts.broken_world_models import SoundModel
 from tests.support.dima_models import compose_group
+from worldmodel.config import ConfigError
 from worldmodel.contract.random_data import random_segment
 from worldmodel.types import EnvSpec, Prediction, Segment
 
@@ -24,6 +25,8 @@ HORIZON, BATCH = 6, 40
 
 class Doubtful(SoundModel):
     """Reports the magnitude of the state it steps from."""
+
+    reports_uncertainty = True
 
     def step(self, state: Any, action: Tensor, *, generator: torch.Generator) -> tuple[Any, Prediction]:
         following, prediction = super().step(state, action, generator=generator)
@@ -81,10 +84,13 @@ def test_without_an_action_nothing_is_measured() -> None:
     assert torch.equal(plain.reward, off.reward)
 
 
-def test_a_model_that_reports_nothing_is_told_of_the_other_signal() -> None:
+def test_a_model_that_reports_nothing_is_refused_before_anything_is_imagined() -> None:
     torch.manual_seed(0)
-    with pytest.raises(ValueError, match="SoundModel does not report how unsure it is; use .*signal=spread"):
-        roll(SoundModel(SPEC), config("truncate"))
+    plain = dataclasses.replace(behaviour(), uncertainty=config("truncate"))
+    with pytest.raises(ConfigError, match="SoundModel does not report how unsure it is; use .*signal=spread"):
+        plain.build(SPEC, SoundModel(SPEC))
+    plain.build(SPEC, doubtful())
+    dataclasses.replace(plain, uncertainty=config("truncate", "spread")).build(SPEC, SoundModel(SPEC))
 
 
 class KnownSpread(SoundModel):
