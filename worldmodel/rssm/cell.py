@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from worldmodel.config import Config
 from worldmodel.networks import mlp
 from worldmodel.rssm.attention import AgentAttention
-from worldmodel.rssm.latent import log_probabilities
+from worldmodel.rssm.latent import log_probabilities, sample_one_hot
 from worldmodel.types import EnvSpec
 
 
@@ -82,7 +82,10 @@ class RssmCell(nn.Module):
         )
         self.gru = nn.GRUCell(hidden, config.deter_dim)
         self.prior_head = mlp([config.deter_dim, hidden, latent])
-        self.posterior_head = mlp([config.deter_dim + embed_dim, hidden, latent])
+        # One hidden layer on both inputs; what comes from the observation does not have to wait for its turn in time.
+        self.posterior_obs = nn.Linear(embed_dim, hidden)
+        self.posterior_deter = nn.Linear(config.deter_dim, hidden, bias=False)
+        self.posterior_head = nn.Linear(hidden, latent)
 
     def transition(
         self, deter: Tensor, latent: Tensor, action: Tensor, dropout_generator: torch.Generator | None = None
@@ -93,13 +96,20 @@ class RssmCell(nn.Module):
         return self.gru(message.flatten(0, 1), deter.flatten(0, 1)).view_as(deter)
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Log-probabilities [*,G,C] of the latent, from deter [*,D]."""
-        return self._log_probs(self.prior_head(deter))
+        """Logits [*,G,C] of the latent, from deter [*,D]."""
+        return self._by_group(self.prior_head(deter))
 
-    def posterior(self, deter: Tensor, embedding: Tensor) -> Tensor:
-        """Log-probabilities [*,G,C] of the latent, from deter [*,D] and the encoded observation [*,E]."""
-        return self._log_probs(self.posterior_head(torch.cat([deter, embedding], dim=-1)))
+    def posterior(self, deter: Tensor, evidence: Tensor) -> Tensor:
+        """Logits [*,G,C] of the latent, from deter [*,D] and `posterior_obs` of the encoded observation."""
+        return self._by_group(self.posterior_head((self.posterior_deter(deter) + evidence).relu()))
 
-    def _log_probs(self, logits: Tensor) -> Tensor:
-        config = self.config
-        return log_probabilities(logits.unflatten(-1, (config.groups, config.classes)), config.uniform_mix)
+    def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """Latents [*,Z] drawn with uniform numbers [*,G], with a straight-through gradient."""
+        return sample_one_hot(logits, self.config.uniform_mix, uniform).flatten(-2)
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """Log-probabilities [*,G,C] of the law that `draw` draws from."""
+        return log_probabilities(logits, self.config.uniform_mix)
+
+    def _by_group(self, logits: Tensor) -> Tensor:
+        return logits.unflatten(-1, (self.config.groups, self.config.classes))  # [*, Z] -> [*, G, C]

@@ -18,7 +18,7 @@ from worldmodel.losses import masked_mean
 from worldmodel.protocol import TrainablePart
 from worldmodel.rssm.cell import CellConfig, RssmCell
 from worldmodel.rssm.heads import Heads, HeadsConfig, join
-from worldmodel.rssm.latent import balanced_kl, kl_divergence, sample_one_hot
+from worldmodel.rssm.latent import balanced_kl, kl_divergence
 from worldmodel.rssm.units import Units
 from worldmodel.types import EnvSpec, LossOutput, Segment
 
@@ -128,7 +128,7 @@ class Dynamics(TrainablePart):
         features = join(filtered.deter, filtered.latent)
         own, hidden = self.heads.decode_obs(features)
         obs_error = functional.smooth_l1_loss(own, units.own_part(units.normalize_obs(segment.obs)), reduction="none")
-        log_prior = self.cell.prior(filtered.deter)
+        log_prior = self.cell.log_probs(self.cell.prior(filtered.deter))
         kl = balanced_kl(filtered.log_posterior, log_prior, weights.kl_balance, weights.free_nats)
         losses = {
             # Summed over an agent's numbers, averaged over the agents: [B, T+1, N, P] -> [B, T+1]
@@ -171,38 +171,43 @@ class Dynamics(TrainablePart):
         """
         config = self.config.cell
         batch, states, agents = obs.shape[:3]
-        embedding = self.heads.encode(self._units[0].normalize_obs(obs))
-        uniform = torch.rand(batch, states, agents, config.groups, generator=generator, device=obs.device)
-        has_past = functional.pad(valid, (1, 0))  # [B, T] -> [B, T+1]
-        led_here = functional.pad(action, (0, 0, 0, 0, 1, 0))
+        evidence = self.evidence(obs).unbind(1)
+        uniform = torch.rand(states, batch, agents, config.groups, generator=generator, device=obs.device).unbind(0)
+        has_past = functional.pad(valid.to(obs.dtype), (1, 0)).unbind(1)  # [B, T] -> T+1 of [B]
+        led_here = functional.pad(action, (0, 0, 0, 0, 1, 0)).unbind(1)
         deter = obs.new_zeros(batch, agents, config.deter_dim)
         latent = obs.new_zeros(batch, agents, config.latent_dim)
         steps: list[tuple[Tensor, Tensor, Tensor]] = []
         for t in range(states):
-            deter, latent, log_posterior = self.absorb(
-                deter, latent, led_here[:, t], embedding[:, t], has_past[:, t], uniform[:, t], dropout_generator
+            deter, latent, logits = self.absorb(
+                deter, latent, led_here[t], evidence[t], has_past[t], uniform[t], dropout_generator
             )
-            steps.append((deter, latent, log_posterior))
-        return Filtered(*(torch.stack(tensors, dim=1) for tensors in zip(*steps, strict=True)))
+            steps.append((deter, latent, logits))
+        deters, latents, logits = (torch.stack(tensors, dim=1) for tensors in zip(*steps, strict=True))
+        return Filtered(deters, latents, self.cell.log_probs(logits))
+
+    def evidence(self, obs: Tensor) -> Tensor:
+        """What observations [*,N,O] in the environment's units say to the posterior, [*,N,hidden]."""
+        return self.cell.posterior_obs(self.heads.encode(self._units[0].normalize_obs(obs)))
 
     def absorb(
         self,
         deter: Tensor,
         latent: Tensor,
         action: Tensor,
-        embedding: Tensor,
+        evidence: Tensor,
         has_past: Tensor,
         uniform: Tensor,
         dropout_generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One real step: (deter [B,N,D], latent [B,N,Z], the posterior's log-probabilities [B,N,G,C]) after it.
+        """One real step: (deter [B,N,D], latent [B,N,Z], the posterior's logits [B,N,G,C]) after it.
 
-        Rows without a past [B] forget state and action. `uniform` [B,N,G] draws the latents.
+        Rows forget state and action where `has_past` [B] is 0 and not 1. `uniform` [B,N,G] draws the latents.
         """
         keep = has_past[:, None, None]
         deter = self.cell.transition(deter * keep, latent * keep, action * keep, dropout_generator)
-        log_posterior = self.cell.posterior(deter, embedding)
-        return deter, sample_one_hot(log_posterior, uniform).flatten(-2), log_posterior
+        logits = self.cell.posterior(deter, evidence)
+        return deter, self.cell.draw(logits, uniform), logits
 
     def outcome_features(self, latent: Tensor, next_deter: Tensor, next_latent: Tensor) -> Tensor:
         """What reward and continuation are read from, [*,N,F]: the latent before or behind the step, as configured."""

@@ -24,20 +24,23 @@ def log_probabilities(logits: Tensor, uniform_mix: float) -> Tensor:
     return torch.logaddexp(log_probs + math.log1p(-uniform_mix), torch.full_like(log_probs, floor))
 
 
-def sample_one_hot(log_probs: Tensor, uniform: Tensor) -> Tensor:
+def sample_one_hot(logits: Tensor, uniform_mix: float, uniform: Tensor) -> Tensor:
     """One-hot draws [*,G,C] by the inverse distribution function, with the gradient of the probabilities.
 
     Straight-through as in DreamerV2 (arXiv 2010.02193, Algorithm 1): the value is exactly one-hot.
 
     Args:
-        log_probs: [*,G,C] normalised.
+        logits: [*,G,C].
+        uniform_mix: share of the uniform law, as in `log_probabilities`.
         uniform: [*,G] uniform in [0, 1), one number a draw.
     """
-    probs = log_probs.exp()
-    # The last class takes what rounding leaves of the total.
-    below = probs.detach().cumsum(dim=-1)[..., :-1] <= uniform[..., None]
-    index = below.sum(dim=-1, keepdim=True)
-    one_hot = (index == torch.arange(probs.shape[-1], device=probs.device)).to(probs.dtype)
+    probs = logits.softmax(dim=-1)
+    if uniform_mix > 0:
+        probs = (1 - uniform_mix) * probs + uniform_mix / logits.shape[-1]
+    with torch.no_grad():
+        index = torch.searchsorted(probs.cumsum(dim=-1), uniform[..., None], right=True)
+        # The last class takes what rounding leaves of the total.
+        one_hot = torch.zeros_like(probs).scatter_(-1, index.clamp_(max=probs.shape[-1] - 1), 1.0)
     # The difference is exactly zero; added in another order, rounding would leave values near 0 and 1.
     return one_hot + (probs - probs.detach())
 

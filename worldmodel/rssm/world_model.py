@@ -17,7 +17,6 @@ from worldmodel.config import Config
 from worldmodel.protocol import TrainablePart
 from worldmodel.rssm.dynamics import Dynamics, DynamicsConfig
 from worldmodel.rssm.heads import join
-from worldmodel.rssm.latent import sample_one_hot
 from worldmodel.rssm.units import Units
 from worldmodel.shapes import check_shape
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Trajectory, Transition
@@ -106,8 +105,7 @@ class RssmWorldModel(nn.Module):
         """One imagined transition: the deterministic states move on, and the latents are drawn from the prior."""
         dynamics, heads = self.dynamics, self.dynamics.heads
         deter = dynamics.cell.transition(state.deter, state.latent, action)
-        log_prior = dynamics.cell.prior(deter)
-        latent = sample_one_hot(log_prior, self._uniform(deter, generator)).flatten(-2)
+        latent = dynamics.cell.draw(dynamics.cell.prior(deter), self._uniform(deter, generator))
         following = self._carry(deter, latent)
         reward, logit = heads.outcome(dynamics.outcome_features(state.latent, deter, latent))
         own, _ = heads.decode_obs(join(deter, latent))
@@ -122,10 +120,10 @@ class RssmWorldModel(nn.Module):
     @torch.no_grad()
     def observe(self, state: RssmState, transition: Transition, *, generator: torch.Generator) -> RssmState:
         """Absorb one real step: the latents are drawn from the posterior. The global state is not looked at."""
-        embedding = self.dynamics.heads.encode(self.units.normalize_obs(transition.obs))
-        uniform = self._uniform(state.deter, generator)
+        evidence = self.dynamics.evidence(transition.obs)
+        uniform, has_past = self._uniform(state.deter, generator), (~transition.is_first).to(evidence.dtype)
         deter, latent, _ = self.dynamics.absorb(
-            state.deter, state.latent, transition.action, embedding, ~transition.is_first, uniform
+            state.deter, state.latent, transition.action, evidence, has_past, uniform
         )
         return self._carry(deter, latent)
 
