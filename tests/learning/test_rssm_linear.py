@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,12 +21,12 @@ from worldmodel.types import Prediction, Segment
 pytestmark = pytest.mark.slow
 
 ENV_STEPS = 10_000
-UPDATES = 1000
+UPDATES = 500
 SAMPLES = 16
 
 
 def fit(*overrides: str) -> tuple[LinearSystem, Replay, RssmWorldModel]:
-    """The cpu preset after a short fit to random play: about a minute on one core."""
+    """The cpu preset after a short fit to random play: about half a minute on one core."""
     env_config = compose_group(["+env=toy/linear"], "env")
     env: SystemEnv = env_config.build()
     torch.manual_seed(0)
@@ -57,26 +59,38 @@ def rms(error: Tensor) -> float:
     return float(error.square().mean().sqrt())
 
 
-@pytest.mark.parametrize("outcome_from", ["transition", "successor"])
-def test_one_step_ahead_it_knows_far_more_than_that_things_stay_as_they_are(outcome_from: str) -> None:
-    system, replay, model = fit(f"dynamics.outcome_from={outcome_from}")
+@dataclasses.dataclass(frozen=True)
+class Errors:
+    """Root mean squares of one step ahead; of means, against what the law expects, noise left out."""
+
+    state: float
+    obs: float
+    reward: float
+
+
+def measure(*overrides: str) -> tuple[Errors, Errors]:
+    """What a fitted model errs by, and what it errs by who says that state and observation stay and reward is usual."""
+    system, replay, model = fit(*overrides)
     k = model.context_length
     segment = replay.sample(512, k + 1, burn_in=k, generator=torch.Generator().manual_seed(2))
     segment = segment[segment.valid[:, -1]]
-    context, action = segment.steps(0, k), segment.action[:, k]
-
-    predicted = predict_mean(model, context, action)
-
-    now, following = segment.state[:, k], segment.state[:, k + 1]
-    truth = torch.as_tensor(system.predictive_mean(now.numpy(), action.numpy())).float()
+    action, now, reward = segment.action[:, k], segment.state[:, k], segment.reward[:, k]
+    predicted = predict_mean(model, segment.steps(0, k), action)
     assert predicted.state is not None
-    shown = {
-        "state": (rms(predicted.state - truth), rms(now - truth)),
-        "obs": (
-            rms(predicted.obs - torch.as_tensor(system.observe(truth.numpy())).float()),
-            rms(segment.obs[:, k] - torch.as_tensor(system.observe(truth.numpy())).float()),
-        ),
-        "reward": (rms(predicted.reward - segment.reward[:, k]), float(segment.reward[:, k].std())),
-    }
-    noise = rms(following - truth)
-    print(shown, noise)
+    mean = system.predictive_mean(now.numpy(), action.numpy())
+    state, obs = torch.as_tensor(mean).float(), torch.as_tensor(system.observe(mean)).float()
+    learned = Errors(rms(predicted.state - state), rms(predicted.obs - obs), rms(predicted.reward - reward))
+    return learned, Errors(rms(now - state), rms(segment.obs[:, k] - obs), rms(reward - reward.mean()))
+
+
+@pytest.fixture(scope="module")
+def with_messages() -> tuple[Errors, Errors]:
+    return measure()
+
+
+def test_one_step_ahead_it_knows_far_more_than_that_things_stay(with_messages: tuple[Errors, Errors]) -> None:
+    learned, persistence = with_messages
+
+    assert learned.state < 0.25 * persistence.state
+    assert learned.obs < 0.25 * persistence.obs
+    assert learned.reward < 0.8 * persistence.reward, "of which more than half is noise"
