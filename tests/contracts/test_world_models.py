@@ -77,6 +77,9 @@ CASES = [
         "decoder.loss=absolute",
         "reward_termination.action_encoder=attention",
     ),
+    # Without messages an agent's latent is its own affair: the views must not leak.
+    *(Case("rssm", spec, ("communication=false",)) for spec in (PAIR, UNEQUAL)),
+    Case("rssm", UNEQUAL, ("dynamics.outcome_from=successor", "dynamics.loss.action_weight=0.0", "context_length=0")),
 ]
 
 

@@ -1,0 +1,1 @@
+"""A recurrent state-space model for each agent, weights shared, with attention between the agents (after MAMBA)."""
