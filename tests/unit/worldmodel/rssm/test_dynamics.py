@@ -11,8 +11,8 @@ from torch.distributions import Categorical
 from torch.distributions import kl_divergence as reference_kl
 from torch.nn import functional
 
-from tests.support.random_data import random_segment
 from tests.support.rssm_models import UNEQUAL, lively_rssm
+from worldmodel.contract.random_data import random_segment
 from worldmodel.rssm.dynamics import Dynamics
 from worldmodel.types import Segment
 

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from tests.support.random_data import random_obs, random_trajectory
 from tests.support.rssm_models import UNEQUAL
+from worldmodel.contract.random_data import random_obs, random_trajectory
 from worldmodel.rssm.units import Units
 from worldmodel.types import EnvSpec
 

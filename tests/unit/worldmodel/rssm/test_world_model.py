@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from tests.support.random_data import random_action, random_segment, random_transition
 from tests.support.rssm_models import UNEQUAL, lively_rssm, rssm_config
 from worldmodel.config import ConfigError
+from worldmodel.contract.random_data import random_action, random_segment, random_transition
 from worldmodel.types import Segment, Transition
 
 BATCH = 6
