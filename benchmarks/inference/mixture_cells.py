@@ -18,7 +18,7 @@ class Cell:
     num_denoising_steps: int = 5
     schedule: ScheduleKind = "vp"
     sampling_noise: SamplingNoise = "posterior"
-    kl_weight: float = 0.02
+    kl_weight: float = 0.08
     latent_dim: int = 16
     latent_layers: int = 3
     channels: tuple[int, ...] = (16, 32, 64)
@@ -55,37 +55,23 @@ _WITHOUT_LATENT = [Cell(num_modes=modes, latent_dim=0) for modes in (4, 8, 2)]
 _REGRESSION = [Cell(kind=kind, num_modes=modes) for modes in (4, 8, 2) for kind in ("mlp", "vae")]
 _TWENTY_STEPS = [Cell(num_modes=modes, state_dim=dim, num_denoising_steps=20) for dim in DIMENSIONS for modes in MODES]
 _STEPS = [Cell(num_denoising_steps=steps) for steps in (1, 2, 3, 8, 4, 6, 7)]
-_KL_WEIGHT = [Cell(num_modes=8, kl_weight=weight, ema_decay=0.0) for weight in (0.003, 0.01, 0.02, 0.03, 0.1)]
-"""Where the most modes share the fewest dimensions; without an average of the weights."""
-_BETWEEN = [
-    Cell(num_modes=modes, state_dim=dim, kl_weight=weight)
-    for weight in (0.015, 0.01)
-    for modes, dim in ((4, 8), (8, 4))
+_KL_WEIGHT = [
+    *(Cell(num_modes=8, kl_weight=weight, ema_decay=0.0) for weight in (0.012, 0.04, 0.08, 0.12)),
+    *(Cell(state_dim=8, kl_weight=weight) for weight in (0.12, 0.16)),
+    *(Cell(num_modes=modes, kl_weight=0.04, ema_decay=0.0) for modes in (2, 4)),
 ]
 _OPTIONS = [
     Cell(schedule="cosine"),
-    Cell(kl_weight=0.001),
+    Cell(kl_weight=0.004),
     Cell(schedule="linear"),
     Cell(sampling_noise="literal"),
     Cell(latent_dim=4),
 ]
 _SEEDS = [Cell(num_modes=8, seed=seed) for seed in (1, 2)]
-_EARLY = [Cell(num_modes=modes, kl_weight=0.01, ema_decay=0.0) for modes in (2, 4)]
-"""What the study began with, before it had said anything of the KL's weight."""
-
 CELLS: list[Cell] = list(
     dict.fromkeys(
-        [
-            *_GRID[:5],
-            *_BETWEEN,
-            *_GRID[:6],
-            *_WITHOUT_LATENT[:2],
-            *_REGRESSION[:4],
-            *_TWENTY_STEPS[:3],
-            *_STEPS[:2],
-            *_OPTIONS[:2],
-        ]
-        + [*_GRID[6:12], *_STEPS[2:4], *_GRID[12:], *_TWENTY_STEPS, *_KL_WEIGHT, *_OPTIONS, *_STEPS, *_SEEDS]
-        + [*_WITHOUT_LATENT, *_REGRESSION, *_EARLY]
+        [_GRID[4], *_GRID[:2], _GRID[5], *_TWENTY_STEPS[1:2], *_WITHOUT_LATENT[:1], *_REGRESSION[:2], *_STEPS[:2]]
+        + [_GRID[8], _GRID[14], _GRID[3], *_TWENTY_STEPS[2:3], *_OPTIONS[:2], *_WITHOUT_LATENT, *_REGRESSION]
+        + [*_GRID, *_STEPS, *_TWENTY_STEPS, *_OPTIONS, *_KL_WEIGHT, *_SEEDS]
     )
 )

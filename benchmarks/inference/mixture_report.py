@@ -64,7 +64,7 @@ def _tuple(value: Any) -> Any:
 def tables(rows: list[Row]) -> str:
     """Every table as markdown."""
     text = [
-        "20 000 observations, one sample each, against the law that the data were drawn from. K = 5, KL weight 0.02, VP"
+        "20 000 observations, one sample each, against the law that the data were drawn from. K = 5, KL weight 0.08, VP"
         " schedule, 4 modes, 4 dimensions, 10 standard deviations between the nearest modes, unless said otherwise."
         " One seed a cell, unless said otherwise. `between`: farther from every mode than 999 in 1 000 of a perfect"
         " sampler's samples.\n"
@@ -79,6 +79,8 @@ def tables(rows: list[Row]) -> str:
     without = varied(rows, ("num_modes",), latent_dim=0)
     text += _table("Other inferencers", "kind, modes", kinds + without, _kind)
     kl = varied(rows, ("kl_weight",), num_modes=8, ema_decay=0.0)
+    wide = varied(rows, ("kl_weight",), state_dim=8)
+    text += _table("KL weight, 4 modes, 8 dimensions", "KL weight", wide, lambda row: str(row["kl_weight"]))
     text += _table("KL weight, 8 modes, no average of the weights", "KL weight", kl, lambda row: str(row["kl_weight"]))
     options = [
         row for name in ("schedule", "sampling_noise", "kl_weight", "latent_dim") for row in varied(rows, (name,))

@@ -33,6 +33,8 @@ from worldmodel.inference.regression import MlpConfig, VaeConfig
 from worldmodel.types import Segment
 
 MEASURED = 20_000
+VAE_KL_WEIGHT = 0.01
+"""As configs/fitting/inference/vae.yaml; it stands against an average over dimensions."""
 
 
 def main() -> int:
@@ -78,7 +80,7 @@ def inference_config(cell: Cell) -> Any:
     if cell.kind == "mlp":
         return MlpConfig(auxiliary, 256, 3, optim)
     if cell.kind == "vae":
-        return VaeConfig(auxiliary, 16, 256, 2, cell.kl_weight, optim)
+        return VaeConfig(auxiliary, 16, 256, 2, VAE_KL_WEIGHT, optim)
     return GlobeDiffConfig(
         auxiliary,
         cell.num_denoising_steps,

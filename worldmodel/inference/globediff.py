@@ -45,7 +45,7 @@ class GlobeDiffConfig(Config):
     latent_layers: int
     """Their hidden layers (Table 3: 3)."""
     kl_weight: float
-    """beta_KL of Eq. 10, on the sum over z, against the mean of the squared errors over the state's dimensions."""
+    """beta_KL of Eq. 10: of the KL summed over z, against the squared error summed over the state's dimensions."""
     channels: tuple[int, ...]
     """Of each U-Net level; each but the last halves the length."""
     num_blocks: int
@@ -105,12 +105,16 @@ class GlobeDiff(nn.Module):
         self.averaged = _average_of(self.networks, config.ema_decay) if config.ema_decay else None
 
     def loss(self, x: Tensor, s: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 10, its squared error averaged over dimensions. While training, first moves the averaged weights."""
+        """Eq. 10, divided by S so that the learning rate is that of an average. Moves the averaged weights, if training.
+
+        Against the error's mean over dimensions a latent that is worth its KL to a state of 4 numbers would be worth
+        nothing to one of 17: it was so (benchmarks/results/inference).
+        """
         if self.training and self.averaged is not None:
             self.averaged.update_parameters(self.networks)
         z, kl = self._posterior_latent(x, s, generator)
         error = self.noise_error(self.networks, x, s, z, generator).mean()
-        loss = error + self.config.kl_weight * kl.mean()
+        loss = error + self.config.kl_weight / self.state_dim * kl.mean()
         return loss, {"inference_error": error.detach(), "inference_kl": kl.mean().detach()}
 
     def noise_error(self, networks: Any, x: Tensor, s: Tensor, z: Tensor | None, generator: torch.Generator) -> Tensor:
