@@ -68,7 +68,7 @@ def test_the_loss_is_equation_10(latent_dim: int) -> None:
         errors.append((predicted - noise[one]).square().sum() / STATE_DIM)
     error = torch.stack(errors).mean()
     kl = torch.cat(divergences).mean() if latent_dim else torch.zeros(())
-    torch.testing.assert_close(loss, error + 0.3 * kl, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, error + 0.3 / STATE_DIM * kl, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(metrics["inference_error"], error.detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(metrics["inference_kl"], kl.detach(), rtol=1e-4, atol=1e-5)
 
