@@ -105,7 +105,7 @@ class GlobeDiff(nn.Module):
         self.averaged = _average_of(self.networks, config.ema_decay) if config.ema_decay else None
 
     def loss(self, x: Tensor, s: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 10 divided by S, so that learning rates mean the same for all. While training, moves the averaged weights.
+        """Eq. 10 divided by S, so that a learning rate means the same for all. Training moves the averaged weights.
 
         Against the error's mean over dimensions a latent that is worth its KL to a state of 4 numbers would be worth
         nothing to one of 17: it was so (benchmarks/results/inference).
