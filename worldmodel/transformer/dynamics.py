@@ -11,6 +11,7 @@ the episode goes on, and the first token of the next observation; its output at 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from worldmodel.protocol import TrainablePart
 from worldmodel.transformer.aggregation import AgentAggregation
 from worldmodel.transformer.embedding import ActionEmbeddingKind, TokenEmbedding, TokenEmbeddingKind
 from worldmodel.transformer.layout import ObservationLayout
-from worldmodel.transformer.sampling import draw_token
+from worldmodel.transformer.token_head import TokenHead
 from worldmodel.transformer.tokenizer import ObservationTokenizer
 from worldmodel.types import EnvSpec, LossOutput, Segment
 
@@ -66,6 +67,8 @@ class DynamicsConfig(Config):
     """Linear layers of the reward head and of the continuation head."""
     token_head_layers: int
     """Linear layers of the head that predicts tokens."""
+    token_distribution: Literal["joint", "channels"]
+    """joint: over all V tokens (MARIE); channels: one over the levels of each channel, independent within a token."""
     temperature: float
     """Of the tokens' distribution in imagination; 0: always the most probable token."""
     optim: OptimConfig
@@ -131,10 +134,12 @@ class TokenDynamics(TrainablePart):
             config.aggregation_head_dim,
             config.aggregation_dropout,
         )
-        self.token_head = mlp([*[dim] * config.token_head_layers, tokenizer.config.num_codes])
+        levels, num_codes = tokenizer.config.levels, tokenizer.config.num_codes
+        sizes = levels if config.token_distribution == "channels" else (num_codes,)
+        self.token_head = TokenHead(dim, config.token_head_layers, sizes)
         self.reward_head = mlp([*[dim] * config.head_layers, 1])
         self.continuation_head = mlp([*[dim] * config.head_layers, 1])
-        for head in (self.token_head, self.reward_head, self.continuation_head):
+        for head in (self.reward_head, self.continuation_head):
             head.apply(initialize_weights)
         self.transformer = CausalTransformer(
             dim,
@@ -161,10 +166,9 @@ class TokenDynamics(TrainablePart):
         hidden = self.hidden(tokens, segment.action)
         valid = segment.valid[:, :, None].expand(hidden.shape[:3])  # [B, T, N]
 
-        logits, target = self.token_head(hidden), tokens[:, 1:]
-        token_error = functional.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none")
+        logits, target = self.token_head.logits(hidden), tokens[:, 1:]
         every_token = valid[..., None].expand(target.shape)
-        token_loss = masked_mean(token_error.view(target.shape), every_token)
+        token_loss = masked_mean(self.token_head.loss(logits, target), every_token)
 
         reward, end_logit = self._heads(hidden[..., 0, :])
         target_reward = reward_norm.normalize(segment.reward[..., None]).expand_as(reward)
@@ -175,7 +179,7 @@ class TokenDynamics(TrainablePart):
         with torch.no_grad():
             metrics = {
                 "token_loss": token_loss,
-                "token_accuracy": masked_mean((logits.argmax(dim=-1) == target).float(), every_token),
+                "token_accuracy": masked_mean((self.token_head.most_probable(logits) == target).float(), every_token),
                 "reward_loss": reward_loss,
                 "termination_loss": termination_loss,
                 "reward_error": masked_mean((self._team_reward(reward) - segment.reward).abs(), segment.valid),
@@ -239,7 +243,8 @@ class TokenDynamics(TrainablePart):
             if drawn:
                 previous = self.embedding.one_token(drawn[-1], place - 1)
                 folded, hidden = self.transformer.step(folded, previous.flatten(0, 1)[:, None])
-            drawn.append(draw_token(self.token_head(hidden).unflatten(0, agents), self.config.temperature, generator))
+            logits = self.token_head.logits(hidden.unflatten(0, agents))
+            drawn.append(self.token_head.draw(logits, self.config.temperature, generator))
         # Batch first, so that rows of rollouts can be picked: [B*N, ..] -> [B, N, ..]
         following = folded.map(lambda tensor: tensor.unflatten(0, agents))
         continuation = end_logit.sigmoid().mean(dim=-1)

@@ -45,11 +45,11 @@ class TokenEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.num_bins = num_bins
-        self.register_buffer("codebook", codebook.clone(), persistent=False)
         self.register_buffer("first_bin", num_bins * torch.arange(action_dim), persistent=False)
         num_codes, channels = codebook.shape
         self.by_code = token_kind == "code"
         if self.by_code:
+            self.register_buffer("codebook", codebook, persistent=False)
             self.token = nn.Parameter(_draw(num_tokens, channels, dim))
         else:
             self.token = nn.Parameter(_draw(num_codes, dim))

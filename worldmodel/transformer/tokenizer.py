@@ -20,6 +20,9 @@ from worldmodel.protocol import TrainablePart
 from worldmodel.transformer.layout import ObservationLayout
 from worldmodel.types import LossOutput, Segment
 
+MAX_CODES = 2**20
+"""Different tokens: the quantiser keeps a table of them, and numbers them in float32."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig(Config):
@@ -44,6 +47,7 @@ class TokenizerConfig(Config):
         self.require(self.num_layers >= 2, "num_layers", "at least 2")
         valid_levels = len(self.levels) > 0 and min(self.levels) >= 3
         self.require(valid_levels, "levels", "one number of at least 3 a channel")
+        self.require(self.num_codes <= MAX_CODES, "levels", f"a product of at most {MAX_CODES}")
 
     @property
     def num_codes(self) -> int:
