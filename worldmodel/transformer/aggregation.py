@@ -14,23 +14,22 @@ from worldmodel.causal_transformer import INIT_STD, initialize_weights
 class Attention(nn.Module):
     """Pre-norm multi-head attention of queries [B,Q,D] to a context [B,M,D], without the residual connection."""
 
-    def __init__(self, dim: int, num_heads: int, head_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.dropout = dropout
         self.query_norm = nn.LayerNorm(dim)
         self.context_norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, num_heads * head_dim)
         self.key_value = nn.Linear(dim, 2 * num_heads * head_dim)
         self.out = nn.Linear(num_heads * head_dim, dim)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """[B,Q,D]; x may have one row for all of the context's."""
+    def forward(self, x: Tensor, context: Tensor, dropout: float = 0.0) -> Tensor:
+        """[B,Q,D]; x may have one row for all of the context's. `dropout` is that of the attention weights."""
         query = self.query(self.query_norm(x)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         packed = self.key_value(self.context_norm(context)).unflatten(-1, (2, self.num_heads, -1))
         key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)  # [B, M, 2, heads, E] -> 2 x [B, heads, M, E]
         attended = functional.scaled_dot_product_attention(
-            query.expand(key.shape[0], -1, -1, -1), key, value, dropout_p=self.dropout if self.training else 0.0
+            query.expand(key.shape[0], -1, -1, -1), key, value, dropout_p=dropout
         )
         return self.out(attended.transpose(1, 2).flatten(2))
 
@@ -38,9 +37,8 @@ class Attention(nn.Module):
 class FeedForward(nn.Sequential):
     """Pre-norm feed-forward layer with a hidden width of 4 D, without the residual connection."""
 
-    def __init__(self, dim: int, dropout: float) -> None:
-        layers = (nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim), nn.Dropout(dropout))
-        super().__init__(*layers)
+    def __init__(self, dim: int) -> None:
+        super().__init__(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
 
 class AgentAggregation(nn.Module):
@@ -63,20 +61,21 @@ class AgentAggregation(nn.Module):
         self, num_agents: int, dim: int, num_layers: int, num_heads: int, head_dim: int, dropout: float
     ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.queries = nn.Parameter(torch.empty(num_agents, dim).normal_(std=INIT_STD))
-        self.cross = Attention(dim, num_heads, head_dim, dropout)
-        self.cross_feed = FeedForward(dim, dropout)
-        self.attend = nn.ModuleList(Attention(dim, num_heads, head_dim, dropout) for _ in range(num_layers))
-        self.feed = nn.ModuleList(FeedForward(dim, dropout) for _ in range(num_layers))
+        self.cross = Attention(dim, num_heads, head_dim)
+        self.cross_feed = FeedForward(dim)
+        self.attend = nn.ModuleList(Attention(dim, num_heads, head_dim) for _ in range(num_layers))
+        self.feed = nn.ModuleList(FeedForward(dim) for _ in range(num_layers))
         self.apply(initialize_weights)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[*,N,M,D] -> [*,N,D]."""
-        leading = tokens.shape[:-3]
+    def forward(self, tokens: Tensor, *, drop: bool = False) -> Tensor:
+        """[*,N,M,D] -> [*,N,D]; `drop`: with dropout, which draws from torch's global generator."""
+        leading, rate = tokens.shape[:-3], self.dropout if drop else 0.0
         context = tokens.flatten(0, -4).flatten(1, 2) if leading else tokens.flatten(0, 1)[None]
-        x = self.queries + self.cross(self.queries[None], context)
-        x = x + self.cross_feed(x)
+        x = self.queries + self.cross(self.queries[None], context, rate)
+        x = x + functional.dropout(self.cross_feed(x), rate)
         for attend, feed in zip(self.attend, self.feed, strict=True):
-            x = x + cast(Attention, attend)(x, x)
-            x = x + cast(FeedForward, feed)(x)
+            x = x + cast(Attention, attend)(x, x, rate)
+            x = x + functional.dropout(cast(FeedForward, feed)(x), rate)
         return x.unflatten(0, leading) if leading else x[0]

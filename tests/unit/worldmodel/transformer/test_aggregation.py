@@ -28,7 +28,9 @@ def tokens() -> Tensor:
 def attend_in_loops(attention: Attention, queries: Tensor, context: Tensor) -> Tensor:
     """[Q,D] and [M,D] of one row."""
     query = functional.linear(_norm(queries), attention.query.weight, attention.query.bias)
-    key_value = functional.linear(_norm_context(attention, context), attention.key_value.weight, attention.key_value.bias)
+    key_value = functional.linear(
+        _norm_context(attention, context), attention.key_value.weight, attention.key_value.bias
+    )
     key, value = key_value[:, : HEADS * HEAD_DIM], key_value[:, HEADS * HEAD_DIM :]
     rows = []
     for q in query:

@@ -1,4 +1,4 @@
-"""The tokenizer: tokens are what finite scalar quantisation says, belong to one agent, and are learned from real data."""
+"""Tokens are what finite scalar quantisation says, belong to one agent, and are learned from real data."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def test_padding_counts_for_nothing() -> None:
     tokens = tokenizer.encode(z)
     error = (tokenizer.decode(tokens) - z).abs()[:, UNEQUAL.obs_mask()[:, :4]]
     torch.testing.assert_close(output.loss, error.mean(), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(output.metrics["tokenizer_active"], torch.tensor(len(set(tokens.flatten().tolist())) / 240))
+    torch.testing.assert_close(
+        output.metrics["tokenizer_active"], torch.tensor(len(set(tokens.flatten().tolist())) / 240)
+    )
     nonsense = dataclasses.replace(
         segment, obs=torch.where(segment.state_valid()[:, :, None, None], segment.obs, torch.full((), 1e6))
     )
