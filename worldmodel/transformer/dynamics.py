@@ -198,7 +198,8 @@ class TokenDynamics(TrainablePart):
         """
         embedded = self.embedding.tokens(tokens)
         step = torch.cat([embedded[:, :-1], self.embedding.actions(action)[..., None, :]], dim=-2)
-        blocks = torch.cat([step, self.aggregation(step, drop=self.training)[..., None, :]], dim=-2)  # [B, T, N, L+2, D]
+        summary = self.aggregation(step, drop=self.training)
+        blocks = torch.cat([step, summary[..., None, :]], dim=-2)  # [B, T, N, L+2, D]
         last = embedded[:, -1, :, :-1].flatten(0, 1)
         # Agents go into the batch: [B, T, N, L+2, D] -> [B*N, T*(L+2), D]
         sequence = blocks.transpose(1, 2).flatten(0, 1).flatten(1, 2)
