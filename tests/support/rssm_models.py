@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from tests.support.dima_models import compose_group
 from worldmodel.contract.random_data import random_trajectory, stir
@@ -29,6 +30,7 @@ def lively_rssm(spec: EnvSpec = UNEQUAL, *overrides: str, sharp: bool = False, s
     if sharp:
         with torch.no_grad():
             for head in (model.dynamics.cell.posterior_head, model.dynamics.cell.prior_head[-1]):
+                assert isinstance(head, nn.Linear)
                 head.weight.mul_(SHARP)
                 head.bias.mul_(SHARP)
     model.update_statistics(random_trajectory(spec, 40, torch.Generator().manual_seed(seed)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.support.dima_models import compose_group
-from tests.support.random_data import random_trajectory, stir
+from worldmodel.contract.random_data import random_trajectory, stir
 from worldmodel.transformer.world_model import TransformerConfig, TransformerWorldModel
 from worldmodel.types import EnvSpec
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.support.random_data import random_action, random_segment
 from tests.support.transformer_models import UNEQUAL, lively_transformer, transformer_config
+from worldmodel.contract.random_data import random_action, random_segment
 from worldmodel.transformer.dynamics import TokenDynamics, valid_steps_first
 from worldmodel.types import Segment
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests.support.random_data import random_obs
 from tests.support.transformer_models import UNEQUAL
+from worldmodel.contract.random_data import random_obs
 from worldmodel.normalize import RunningNormalizer
 from worldmodel.transformer.layout import ObservationLayout
 

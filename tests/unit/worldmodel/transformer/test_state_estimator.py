@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tests.support.random_data import random_segment
 from tests.support.transformer_models import UNEQUAL, lively_transformer
+from worldmodel.contract.random_data import random_segment
 
 GENERATOR = torch.Generator()
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.random_data import random_segment
 from tests.support.transformer_models import UNEQUAL, lively_transformer, transformer_config
 from worldmodel.config import ConfigError
+from worldmodel.contract.random_data import random_segment
 from worldmodel.transformer.tokenizer import ObservationTokenizer
 
 GENERATOR = torch.Generator()

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from tests.support.random_data import random_action, random_segment, random_trajectory, random_transition
 from tests.support.transformer_models import UNEQUAL, lively_transformer
+from worldmodel.contract.random_data import random_action, random_segment, random_trajectory, random_transition
 from worldmodel.types import Segment
 
 GENERATOR = torch.Generator().manual_seed(0)
