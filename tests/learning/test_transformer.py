@@ -26,14 +26,14 @@ SMALL = (
     "dynamics.residual_dropout=0",
     "dynamics.aggregation_dropout=0",
     "dynamics.optim.learning_rate=3e-3",
-    "dynamics.optim.batch_size=32",
+    "dynamics.optim.batch_size=16",
     "state.optim.learning_rate=3e-3",
     "state.optim.batch_size=64",
 )
-UPDATES = {"tokenizer": 400, "dynamics": 800, "state": 300}
+UPDATES = {"tokenizer": 400, "dynamics": 600, "state": 300}
 
 
-def test_one_step_is_far_closer_than_standing_still() -> None:
+def test_one_step_lands_near_the_law() -> None:
     env_config = compose_group(["+env=toy/linear"], "env")
     collector = Collector(env_config, 4, 0)
     spec = collector.spec
@@ -60,8 +60,19 @@ def test_one_step_is_far_closer_than_standing_still() -> None:
     start = model.start(segment.steps(0, 0), generator=g)
     draws = [model.step(start, segment.action[:, 0], generator=g)[1] for _ in range(16)]
     state = torch.stack([draw.state for draw in draws if draw.state is not None]).mean(dim=0)
-    error = (state - segment.state[:, 1]).abs().mean()
-    standing_still = (segment.state[:, 0] - segment.state[:, 1]).abs().mean()
-    assert error < 0.5 * standing_still
     reward = torch.stack([draw.reward for draw in draws]).mean(dim=0)
-    assert torch.corrcoef(torch.stack([reward, segment.reward[:, 0]]))[0, 1] > 0.8
+
+    # Knowing the law itself leaves the noise as an error of the state, and what it does to the reward.
+    system, action = env_config.build().system, segment.action[:, 0].double().numpy()
+    lawful = system.predictive_mean(segment.state[:, 0].double().numpy(), action)
+    lawful_reward = torch.as_tensor(system.reward(lawful, action)).float()
+    error, standing_still, least = (
+        float((guess - segment.state[:, 1]).abs().mean())
+        for guess in (state, segment.state[:, 0], torch.as_tensor(lawful).float())
+    )
+    correlation, best = (
+        float(torch.corrcoef(torch.stack([guess, segment.reward[:, 0]]))[0, 1]) for guess in (reward, lawful_reward)
+    )
+    assert error < 0.5 * standing_still
+    assert error < 1.4 * least
+    assert correlation > 0.8 * best
