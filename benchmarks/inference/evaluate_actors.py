@@ -83,10 +83,10 @@ def _summary(by_seed: dict[str, list[float]]) -> dict[str, Any]:
     means = np.array([np.mean(returns) for returns in by_seed.values()])
     rng = np.random.default_rng(0)
     resampled = rng.choice(means, (RESAMPLES, len(means))).mean(axis=1)
-    low, high = np.quantile(resampled, [0.025, 0.975]) if len(means) > 1 else (float("nan"),) * 2
+    interval = [float(end) for end in np.quantile(resampled, [0.025, 0.975])] if len(means) > 1 else None
     return {
         "mean": float(means.mean()),
-        "ci95_over_seeds": [float(low), float(high)],
+        "ci95_over_seeds": interval,
         "by_seed": {seed: {"mean": float(np.mean(r)), "std": float(np.std(r))} for seed, r in by_seed.items()},
     }
 
@@ -94,9 +94,10 @@ def _summary(by_seed: dict[str, list[float]]) -> dict[str, Any]:
 def _table(rows: dict[str, dict[str, Any]]) -> str:
     lines = ["| policy, state at execution | mean return | 95 % over seeds | by seed |", "|---|---:|---|---|"]
     for name, row in rows.items():
-        low, high = row["ci95_over_seeds"]
+        interval = row["ci95_over_seeds"]
+        between = "one seed" if interval is None else f"[{interval[0]:.0f}, {interval[1]:.0f}]"
         seeds = ", ".join(f"{each['mean']:.0f}" for each in row["by_seed"].values())
-        lines.append(f"| {name} | {row['mean']:.0f} | [{low:.0f}, {high:.0f}] | {seeds} |")
+        lines.append(f"| {name} | {row['mean']:.0f} | {between} | {seeds} |")
     return "\n".join(lines) + "\n"
 
 
