@@ -72,6 +72,8 @@ class MamujocoConfig(Config):
     seeing_agents: tuple[int, ...] | None = None
     """Agents, by number from 1, that observe velocities and everything about the root; null: all. The others observe
     the positions of their joints only. Needs `obs_mode=local` (with a default, so that older runs can be read)."""
+    observe_velocities: bool = True
+    """False: no agent observes a velocity, and only how observations change tells of them. Needs `obs_mode=local`."""
 
     def validate(self) -> None:
         """Refuse options that the body does not have."""
@@ -83,12 +85,15 @@ class MamujocoConfig(Config):
         seeing = self.seeing_agents
         self.require(seeing is None or self.obs_mode == "local", "seeing_agents", "null with obs_mode=full")
         self.require(seeing is None or min(seeing, default=1) >= 1, "seeing_agents", "null or agents' numbers from 1")
+        local = self.obs_mode == "local"
+        self.require(local or self.observe_velocities, "observe_velocities", "true with obs_mode=full")
 
     @property
     def env_id(self) -> str:
-        """The name in results, e.g. `mamujoco/halfcheetah-2x3`; with `-partial` where `seeing_agents` is set."""
-        partial = "" if self.seeing_agents is None else "-partial"
-        return f"mamujoco/{self.scenario.lower()}-{self.partition.replace('|', '-')}{partial}"
+        """The name in results, e.g. `mamujoco/halfcheetah-2x3`, and what is hidden: `-partial`, `-positions`, both."""
+        hidden = "" if self.seeing_agents is None else "-partial"
+        hidden += "" if self.observe_velocities else "-positions"
+        return f"mamujoco/{self.scenario.lower()}-{self.partition.replace('|', '-')}{hidden}"
 
     def build(self) -> MamujocoEnv:
         """Load the body; raises `ConfigError` for an unknown partition or joint."""
@@ -107,7 +112,7 @@ class MamujocoConfig(Config):
                 ("body", self.scenario if body is None else body.id),
             ),
             render=functools.partial(render_offscreen, env),
-            shown=None if self.seeing_agents is None else joint_positions_only(env, self.seeing_agents),
+            shown=shown_entries(env, self.seeing_agents, self.observe_velocities),
         )
 
 
@@ -154,23 +159,35 @@ def make_parallel_env(config: MamujocoConfig, *, with_observations: bool = True)
     return env
 
 
-def joint_positions_only(env: MultiAgentMujocoEnv, seeing_agents: Sequence[int]) -> dict[str, np.ndarray]:
-    """Of each agent that is not among `seeing_agents`, which entries of its observation are positions of joints.
+def shown_entries(
+    env: MultiAgentMujocoEnv, seeing_agents: Sequence[int] | None, observe_velocities: bool
+) -> dict[str, np.ndarray] | None:
+    """Of each agent that does not see all of its observation, which entries it sees; None where all see everything.
 
     Raises:
         ConfigError: when there is no agent of such a number.
     """
     agents = env.possible_agents
-    unknown = [number for number in seeing_agents if number > len(agents)]
+    seeing = range(1, len(agents) + 1) if seeing_agents is None else seeing_agents
+    unknown = [number for number in seeing if number > len(agents)]
     if unknown:
         raise ConfigError(f"MamujocoConfig.seeing_agents names agent {unknown[0]}; there are agents 1 to {len(agents)}")
-    hidden = [agent for number, agent in enumerate(agents, 1) if number not in seeing_agents]
-    # What the package puts into an observation of markers: 1 for the position of a driven joint, 0 for anything else.
+    driven = [joint.qpos_ids for part in env.agent_action_partitions for joint in part]
+    shown = {}
+    for number, agent in enumerate(agents):
+        if number + 1 not in seeing:
+            shown[agent] = _entries_at_positions(env, number, driven)
+        elif not observe_velocities:
+            shown[agent] = _entries_at_positions(env, number, slice(None))
+    return shown or None
+
+
+def _entries_at_positions(env: MultiAgentMujocoEnv, agent: int, positions: Sequence[int] | slice) -> np.ndarray:
+    """Which entries of an observation are among these of `qpos`: what the package makes of markers instead of data."""
     body: Any = env.single_agent_env.unwrapped
     markers = SimpleNamespace(**{name: np.zeros_like(getattr(body.data, name)) for name in _OBSERVED})
-    for joint in (joint for part in env.agent_action_partitions for joint in part):
-        markers.qpos[joint.qpos_ids] = 1
-    return {agent: np.flatnonzero(env._get_obs_agent(agents.index(agent), markers)) for agent in hidden}
+    markers.qpos[positions] = 1
+    return np.flatnonzero(env._get_obs_agent(agent, markers))
 
 
 _OBSERVED = ("qpos", "qvel", "cinert", "cvel", "qfrc_actuator", "cfrc_ext")

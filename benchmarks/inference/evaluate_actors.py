@@ -1,6 +1,6 @@
 """Plays the policies of `train_actors.py` on the true state and on inferred ones, and writes one table of returns.
 
-    python benchmarks/inference/evaluate_actors.py --work DIR --fits DIR --results DIR [--episodes 20]
+    python benchmarks/inference/evaluate_actors.py --work DIR --fits DIR --results DIR [--episodes 20] [--several]
 
 `--work` holds the runs, `--fits` a folder for each seed (seed0, ..) with a run of dima fit for each inferencer, learned
 from data that this seed's policies have collected. Every policy plays the same episode seeds. What is there is skipped.
@@ -27,17 +27,19 @@ def main() -> int:
     asked = _parse()
     cells: dict[str, dict[str, list[float]]] = {}
     parameters: dict[str, int] = {}
+    task = ""
     for run in sorted(asked.work.glob("*-seed*")):
         if not _is_finished(run):
             continue
         actor, seed = run.name.rsplit("-seed", 1)
         parameters[actor] = _actor_parameters(run)
-        for label, words in _ways(actor, asked.fits / f"seed{seed}"):
+        task = json.loads((run / "manifest.json").read_text())["spec"]["env_id"]
+        for label, words in _ways(actor, asked.fits / f"seed{seed}", asked.several):
             returns = _evaluate(run, label, words, asked)
             cells.setdefault(f"{actor}, {label}" if label else actor, {})[seed] = returns
     asked.results.mkdir(parents=True, exist_ok=True)
     rows = {name: _summary(by_seed) for name, by_seed in cells.items()}
-    record = {"task": "mamujoco/halfcheetah-2x3-partial", "episodes": asked.episodes, "actor_parameters": parameters}
+    record = {"task": task, "episodes": asked.episodes, "actor_parameters": parameters}
     record["cells"] = rows
     (asked.results / "control.json").write_text(json.dumps(record, indent=1) + "\n")
     (asked.results / "CONTROL.md").write_text(_table(rows))
@@ -45,15 +47,15 @@ def main() -> int:
     return 0
 
 
-def _ways(actor: str, fits: Path) -> list[tuple[str, list[str]]]:
+def _ways(actor: str, fits: Path, several: bool) -> list[tuple[str, list[str]]]:
     """How a policy is executed: (label, words for dima evaluate)."""
-    if actor != "state":
+    if "state" not in actor:
         return [("", [])]
     ways = [("oracle", ["inference=oracle"])]
     for fit in sorted(fits.iterdir()):
         if (fit / "manifest.json").exists():
             ways.append((fit.name, [f"inference={fit}"]))
-            if fit.name.startswith("globediff"):
+            if several and fit.name.startswith("globediff"):
                 ways.append((f"{fit.name}, mean of 8", [f"inference={fit}", "combine=mean", "samples=8"]))
                 ways.append((f"{fit.name}, votes of 8", [f"inference={fit}", "combine=votes", "samples=8"]))
     return ways
@@ -106,6 +108,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="the runs of train_actors.py")
     parser.add_argument("--fits", type=Path, required=True, help="SEED/INFERENCER, runs of dima fit")
     parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--several", action="store_true", help="also the mean and the votes of eight draws (slow)")
     parser.add_argument("--episodes", type=int, default=20)
     return parser.parse_args()
 

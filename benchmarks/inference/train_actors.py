@@ -1,9 +1,11 @@
 """Trains the policies of the control study, one run after another, the most telling first; what is done is skipped.
 
-    python benchmarks/inference/train_actors.py --work DIR [--seeds 0 1 2] [--env-steps 8000] [--only state obs ..]
+    python benchmarks/inference/train_actors.py --work DIR [--task halfcheetah-2x3-partial] [--seeds 0 1 2]
+        [--env-steps 8000] [--only state obs ..]
 
-All learn in imagination on partially observable HalfCheetah-2x3 and differ in nothing but what the actors are fed with,
-and `obs-large` in the actors' size. Started again, a run goes on where it stopped.
+All learn in imagination on one partially observable task and differ in nothing but what the actors are fed with,
+and the wide ones in the actors' size: `obs-equal` has as many parameters as the actor on states and GlobeDiff together.
+Started again, a run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-TASK = "mamujoco/halfcheetah-2x3-partial"
-
 ACTORS: dict[str, list[str]] = {
     "state": ["policy.policy.input=state"],
     "obs": [],
     "obs-large": ["policy.policy.hidden_dims=[512,512,512]"],
+    "obs-equal": ["policy.policy.hidden_dims=[677,677,677]"],
+    "obs+state": ["policy.policy.input=obs+state"],
     "joint": ["policy.policy.input=joint"],
 }
 """What the command line says of each kind of actor."""
@@ -38,8 +40,8 @@ def _train(asked: argparse.Namespace, actor: str, seed: int) -> bool:
     if (folder / "manifest.json").exists():
         words = [f"resume={folder}", f"env_steps={asked.env_steps}"]
     else:
-        words = [f"env={TASK}", "preset=cpu", f"env_steps={asked.env_steps}", f"seed={seed}", *ACTORS[actor]]
-        words += ["engine.parallel_parts=false", "device=cpu", f"out={folder}"]
+        words = [f"env=mamujoco/{asked.task}", "preset=cpu", f"env_steps={asked.env_steps}", f"seed={seed}"]
+        words += [*ACTORS[actor], "engine.parallel_parts=false", "device=cpu", f"out={folder}"]
     with (asked.work / f"{folder.name}.log").open("a") as log:
         command = [sys.executable, "-m", "dima.run.cli", "train", *words]
         return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode == 0
@@ -48,6 +50,7 @@ def _train(asked: argparse.Namespace, actor: str, seed: int) -> bool:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="where the runs go")
+    parser.add_argument("--task", default="halfcheetah-2x3-partial", help="halfcheetah-2x3-partial, -positions, ..")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--env-steps", type=int, default=8000)
     parser.add_argument("--only", nargs="+", choices=list(ACTORS), default=list(ACTORS), metavar="ACTOR")

@@ -148,7 +148,7 @@ MAMUJOCO = [name for name in _names() if name.startswith("mamujoco/") and name !
 )
 def test_local_and_full_mode_show_the_same_world(name: str) -> None:
     # Who sees less than others does so in local mode only; nobody is blind in the full one.
-    all_see = ["env.seeing_agents=null"] if name.endswith("-partial") else []
+    all_see = ["env.seeing_agents=null", "env.observe_velocities=true"]
     full, local = load(name, "env.obs_mode=full", *all_see).build(), load(name, "env.obs_mode=local").build()
     spec = full.spec
     actions = random_actions(spec, 5, 0)

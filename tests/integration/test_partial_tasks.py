@@ -34,6 +34,25 @@ def test_all_but_one_see_their_own_angles_and_nothing_else(name: str, seen: int,
     assert env.spec.env_id.endswith("-partial")
 
 
+def test_where_velocities_are_hidden_all_see_every_position() -> None:
+    env = load("mamujoco/halfcheetah-2x3-positions").build()
+    recorded = play(env, 3, random_actions(env.spec, 20, 0))
+    assert env.spec.env_id == "mamujoco/halfcheetah-2x3-positions"
+    for agent, size in enumerate(env.spec.obs_sizes):
+        # Gymnasium leaves the distance travelled out of the state; the package's agents see it.
+        shown = {tuple(column) for column in recorded.obs[:, agent, :size].T}
+        assert {tuple(column) for column in recorded.state[:, :8].T} <= shown
+        assert not {tuple(column) for column in recorded.state[:, 8:].T} & shown
+        assert size <= 9
+
+
+def test_hidden_velocities_and_blind_agents_go_together() -> None:
+    both = load("mamujoco/halfcheetah-2x3-partial", "env.observe_velocities=false").build()
+    assert both.spec.env_id.endswith("-partial-positions")
+    assert both.spec.obs_sizes[0] < load("mamujoco/halfcheetah-2x3-partial").build().spec.obs_sizes[0]
+    assert both.spec.obs_sizes[1] == 3
+
+
 def test_a_number_that_no_agent_has_is_named() -> None:
     config = load("mamujoco/halfcheetah-2x3-partial", "env.seeing_agents=[3]")
     assert isinstance(config, MamujocoConfig)
@@ -44,3 +63,5 @@ def test_a_number_that_no_agent_has_is_named() -> None:
 def test_a_full_observation_cannot_be_partial() -> None:
     with pytest.raises(Exception, match="null with obs_mode=full"):
         load("mamujoco/halfcheetah-2x3-partial", "env.obs_mode=full")
+    with pytest.raises(Exception, match="observe_velocities: expected true with obs_mode=full|true with obs_mode=full"):
+        load("mamujoco/halfcheetah-2x3-positions", "env.obs_mode=full")
