@@ -1,7 +1,7 @@
 """Trains the policies of the control study, one run after another, the most telling first; what is done is skipped.
 
-    python benchmarks/inference/train_actors.py --work DIR [--task halfcheetah-2x3-partial] [--seeds 0 1 2]
-        [--env-steps 8000] [--only state obs ..]
+    python benchmarks/inference/train_actors.py --work DIR [--task mamujoco/halfcheetah-2x3-partial] [--set KEY=VALUE]
+        [--seeds 0 1 2] [--env-steps 8000] [--only state obs ..]
 
 All learn in imagination on one partially observable task and differ in nothing but what the actors are fed with,
 and the wide ones in the actors' size: `obs-equal` has as many parameters as the actor on states and GlobeDiff together.
@@ -40,7 +40,7 @@ def _train(asked: argparse.Namespace, actor: str, seed: int) -> bool:
     if (folder / "manifest.json").exists():
         words = [f"resume={folder}", f"env_steps={asked.env_steps}"]
     else:
-        words = [f"env=mamujoco/{asked.task}", "preset=cpu", f"env_steps={asked.env_steps}", f"seed={seed}"]
+        words = [f"env={asked.task}", *asked.set, "preset=cpu", f"env_steps={asked.env_steps}", f"seed={seed}"]
         words += [*ACTORS[actor], "engine.parallel_parts=false", "device=cpu", f"out={folder}"]
     with (asked.work / f"{folder.name}.log").open("a") as log:
         command = [sys.executable, "-m", "dima.run.cli", "train", *words]
@@ -50,7 +50,8 @@ def _train(asked: argparse.Namespace, actor: str, seed: int) -> bool:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="where the runs go")
-    parser.add_argument("--task", default="halfcheetah-2x3-partial", help="halfcheetah-2x3-partial, -positions, ..")
+    parser.add_argument("--task", default="mamujoco/halfcheetah-2x3-partial", help="the environment")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="more for dima train")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--env-steps", type=int, default=8000)
     parser.add_argument("--only", nargs="+", choices=list(ACTORS), default=list(ACTORS), metavar="ACTOR")
