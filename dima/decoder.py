@@ -91,15 +91,11 @@ class StateDecoder(TrainablePart):
         self, config: DecoderConfig, spec: EnvSpec, state_norm: RunningNormalizer, obs_norm: RunningNormalizer
     ) -> None:
         super().__init__()
-        joint_dim = spec.num_agents * spec.obs_dim
-        if obs_norm.mean.numel() != joint_dim:
-            raise ValueError(f"obs_norm holds {obs_norm.mean.numel()} entries, expected N*O = {joint_dim}")
         self.config = config
         self.optim = config.optim
-        # In a tuple, so that they are not registered here: the world model owns, moves and saves the normalisers.
-        self._norms = (state_norm, obs_norm)
-
-        self.layout = ObservationLayout(spec)
+        # In a tuple, so that it is not registered here: the world model owns, moves and saves the normalisers.
+        self._state_norm = (state_norm,)
+        self.layout = ObservationLayout(spec, obs_norm)
         hidden = [config.hidden_dim] * (config.num_layers - 1)
         self.encoder, self.quantizer = None, None
         decoder_input = spec.state_dim
@@ -107,7 +103,7 @@ class StateDecoder(TrainablePart):
             decoder_input = config.num_tokens * config.token_dim
             self.encoder = mlp([spec.state_dim, *hidden, decoder_input], activation="gelu")
             self.quantizer = build_quantizer(config)
-        self.decoder = mlp([decoder_input, *hidden, self.layout.num_predicted], activation="gelu")
+        self.decoder = mlp([decoder_input, *hidden, self.layout.packed_dim], activation="gelu")
 
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
         """Reconstruction loss over all real states of `segment` [B,T] and over the entries that are predicted.
@@ -115,20 +111,18 @@ class StateDecoder(TrainablePart):
         Metrics: `decoder_loss`, `decoder_error` (mean absolute error in the environment's units) and, with a
         codebook, `decoder_commitment`. `generator` is not used.
         """
-        state_norm, obs_norm = self._norms
         state = segment.state.flatten(0, 1)  # [B, T+1, S] -> [B*(T+1), S]
-        obs = segment.obs.flatten(0, 1).flatten(1)  # [B, T+1, N, O] -> [B*(T+1), N*O]
+        obs = segment.obs.flatten(0, 1)  # [B, T+1, N, O] -> [B*(T+1), N, O]
         real = segment.state_valid().flatten()
-        code, commitment = self._encode(state_norm.normalize(state), real)
+        code, commitment = self._encode(self._state_norm[0].normalize(state), real)
         decoded = self.decoder(code)
 
-        target = obs if self.config.target == "raw" else obs_norm.normalize(obs)
-        target = self.layout.pack(target)
+        target = self.layout.pack(obs if self.config.target == "raw" else self.layout.normalize(obs))
         error = (decoded - target).abs() if self.config.loss == "absolute" else (decoded - target).square()
         loss = masked_mean(error.mean(dim=-1), real) + self.config.commitment_weight * commitment
         metrics = {"decoder_loss": loss.detach()}
         with torch.no_grad():
-            raw_error = self.layout.pack(self._to_obs(decoded).flatten(1) - obs)
+            raw_error = self.layout.pack(self._to_obs(decoded) - obs)
             metrics["decoder_error"] = masked_mean(raw_error.abs().mean(dim=-1), real)
         if self.config.quantizer == "vq":
             metrics["decoder_commitment"] = commitment.detach()
@@ -159,11 +153,9 @@ class StateDecoder(TrainablePart):
         return code.flatten(1), commitment
 
     def _to_obs(self, decoded: Tensor) -> Tensor:
-        """Observations [B,N,O] in the environment's units from the network's output [B,P]."""
+        """Observations [B,N,O] in the environment's units from the network's output [B,D]."""
         obs = self.layout.spread(decoded)
-        if self.config.target == "normalized":
-            obs = self._norms[1].denormalize(obs)
-        return self.layout.complete(obs)
+        return self.layout.complete(obs) if self.config.target == "raw" else self.layout.denormalize(obs)
 
 
 def build_quantizer(config: DecoderConfig) -> nn.Module:

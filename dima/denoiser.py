@@ -20,10 +20,11 @@ from dima.conditioning import ActionEncoderKind, build_action_encoder
 from dima.reveal import ActionReveal
 from dima.schedule import draw_training_sigmas
 from dima.target import StateTarget
-from dima.temporal_unet import GROUP_SIZE, FourierFeatures, GroupNorm, TemporalConv, TemporalUnet, folded_convolutions
+from dima.temporal_unet import GROUP_SIZE, FourierFeatures, GroupNorm, TemporalUnet, temporal_conv
 from worldmodel.config import Config, OptimConfig
 from worldmodel.normalize import RunningNormalizer
 from worldmodel.protocol import TrainablePart
+from worldmodel.short_convolution import folded_convolutions
 from worldmodel.types import EnvSpec, LossOutput, Segment
 
 
@@ -131,10 +132,10 @@ class Denoiser(TrainablePart):
         self.condition = nn.Sequential(
             nn.Linear(config.cond_dim, config.cond_dim), nn.SiLU(), nn.Linear(config.cond_dim, config.cond_dim)
         )
-        self.conv_in = TemporalConv(spec.state_dim, width, length)
+        self.conv_in = temporal_conv(spec.state_dim, width, length)
         self.unet = TemporalUnet(config.channels, config.depths, length, config.cond_dim)
         self.norm_out = GroupNorm(width)
-        self.conv_out = TemporalConv(width, spec.state_dim, length)
+        self.conv_out = temporal_conv(width, spec.state_dim, length)
         nn.init.zeros_(self.conv_out.conv.weight)
         self.bypass = LinearBypass(spec, config.cond_dim, sigma_data) if config.bypass == "linear" else None
 

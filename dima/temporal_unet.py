@@ -7,83 +7,26 @@ At these lengths a convolution is a small matrix product over (channels x time);
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worldmodel.short_convolution import ShortConv
+
 GROUP_SIZE = 32
 GROUP_EPS = 1e-5
 
 
-class TemporalConv(nn.Module):
-    """A 1-D convolution for a fixed short length: [B,C_in,L_in] -> [B,C_out,L_out].
+def temporal_conv(
+    in_channels: int, out_channels: int, length: int, kind: Literal["same", "down", "up"] = "same"
+) -> ShortConv:
+    """A convolution over time [B,C_in,L_in] -> [B,C_out,L_out]: a product whatever the length.
 
-    Holds an `nn.Conv1d` (or `nn.ConvTranspose1d`) and gives its result, but lays the kernel out as a
-    [C_out*L_out, C_in*L_in] matrix first: at lengths of 4, 2 and 1 one product beats any convolution kernel.
-
-    Kinds: `same` (kernel 3), `down` (kernel 3, stride 2) and `up` (transposed, kernel 4, stride 2).
+    The sampler lays kernels out once for many calls (`folded_convolutions`), so that a product is always cheap there.
     """
-
-    placement: Tensor
-
-    def __init__(
-        self, in_channels: int, out_channels: int, length: int, kind: Literal["same", "down", "up"] = "same"
-    ) -> None:
-        """Initialise as the convolution that it stands for (PyTorch's default)."""
-        super().__init__()
-        stride = 1 if kind == "same" else 2
-        self.conv: nn.Conv1d | nn.ConvTranspose1d
-        if kind == "up":
-            self.conv = nn.ConvTranspose1d(in_channels, out_channels, 4, stride=stride, padding=1)
-        else:
-            self.conv = nn.Conv1d(in_channels, out_channels, 3, stride=stride, padding=1)
-        self.out_length = 2 * length if kind == "up" else -(-length // stride)
-        out_index, in_index = torch.arange(self.out_length)[:, None], torch.arange(length)[None]
-        tap = out_index + 1 - 2 * in_index if kind == "up" else in_index + 1 - out_index * stride
-        # [k, L_out*L_in]: which tap of the kernel joins which input to which output; taps outside it join nothing.
-        placement = tap.flatten() == torch.arange(self.conv.weight.shape[-1])[:, None]
-        self.register_buffer("placement", placement.to(self.conv.weight.dtype), persistent=False)
-        self.in_length = length
-        self._folded: tuple[Tensor, Tensor] | None = None
-
-    def matrix(self) -> tuple[Tensor, Tensor]:
-        """The layer as a matrix [C_out*L_out, C_in*L_in] and a bias [C_out*L_out]."""
-        weight, bias = self.conv.weight, self.conv.bias
-        assert bias is not None
-        if isinstance(self.conv, nn.ConvTranspose1d):
-            weight = weight.transpose(0, 1)
-        out_channels, in_channels = weight.shape[:2]
-        dense = weight @ self.placement
-        # [C_out, C_in, L_out*L_in] -> [C_out*L_out, C_in*L_in]
-        dense = dense.unflatten(2, (self.out_length, self.in_length)).transpose(1, 2)
-        dense = dense.reshape(out_channels * self.out_length, in_channels * self.in_length)
-        return dense, bias.repeat_interleave(self.out_length)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,C_in,L_in] -> [B,C_out,L_out]."""
-        matrix, bias = self._folded or self.matrix()
-        return functional.linear(x.flatten(1), matrix, bias).unflatten(1, (-1, self.out_length))
-
-
-@contextmanager
-def folded_convolutions(module: nn.Module) -> Iterator[None]:
-    """Lay out every `TemporalConv` in `module` once for all calls inside the block: a sampler makes many.
-
-    No weight may change inside. The caller marks that stretch because a layer could not find out by itself: fused
-    optimisers and replayed CUDA graphs write weights without raising their version counters.
-    """
-    convs = [part for part in module.modules() if isinstance(part, TemporalConv) and part._folded is None]
-    for conv in convs:
-        conv._folded = conv.matrix()
-    try:
-        yield
-    finally:
-        for conv in convs:
-            conv._folded = None
+    return ShortConv(in_channels, out_channels, length, kind, dense=True)
 
 
 class ResBlock(nn.Module):
@@ -96,8 +39,8 @@ class ResBlock(nn.Module):
         """Zero the second convolution's weight: at the start the block passes its input on."""
         super().__init__()
         self.modulation_sizes = (2 * in_channels, 2 * out_channels)
-        self.conv1 = TemporalConv(in_channels, out_channels, length)
-        self.conv2 = TemporalConv(out_channels, out_channels, length)
+        self.conv1 = temporal_conv(in_channels, out_channels, length)
+        self.conv2 = temporal_conv(out_channels, out_channels, length)
         nn.init.zeros_(self.conv2.conv.weight)
         self.skip = nn.Linear(in_channels, out_channels) if in_channels != out_channels else None
 
@@ -131,7 +74,7 @@ class TemporalUnet(nn.Module):
         for level, (width, depth) in enumerate(zip(channels, depths, strict=True)):
             before = channels[max(level - 1, 0)]
             if level > 0:
-                self.downsample.append(TemporalConv(before, before, lengths[level - 1], "down"))
+                self.downsample.append(temporal_conv(before, before, lengths[level - 1], "down"))
             widths = [before] + [width] * depth
             self.down.append(nn.ModuleList(ResBlock(widths[i], widths[i + 1], lengths[level]) for i in range(depth)))
         last = channels[-1]
@@ -141,7 +84,7 @@ class TemporalUnet(nn.Module):
         for level in reversed(range(len(channels))):
             width, before, depth = channels[level], channels[max(level - 1, 0)], depths[level]
             if level < len(channels) - 1:
-                self.upsample.append(TemporalConv(width, width, lengths[level + 1], "up"))
+                self.upsample.append(temporal_conv(width, width, lengths[level + 1], "up"))
             skips = [width] * depth + [before]
             outs = [width] * depth + [before]
             self.up.append(

@@ -24,13 +24,10 @@ from dima.schedule import default_num_denoising_steps
 from dima.target import StateTarget, Target
 from worldmodel.causal_transformer import KeyValueCache
 from worldmodel.config import Config
-from worldmodel.normalize import RunningNormalizer
+from worldmodel.normalize import CHANGE_FLOOR, RunningNormalizer, absorb
 from worldmodel.protocol import Precision, TrainablePart
 from worldmodel.shapes import check_shape
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Trajectory, Transition
-
-CHANGE_FLOOR = 0.01
-"""Floor of the changes' standard deviations, relative to that of the states."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +134,6 @@ class DimaWorldModel(nn.Module):
     """The `WorldModel` of the paper. Decentralised: an actor sees its own observation only."""
 
     decentralized = True
-    is_agent_id: Tensor
 
     def __init__(self, config: DimaConfig, spec: EnvSpec) -> None:
         """Build all parts for the sizes of `spec`.
@@ -154,10 +150,7 @@ class DimaWorldModel(nn.Module):
         self.critic_dim = spec.state_dim + joint_action
         floor, freeze = config.state_std_floor, config.freeze_normalizers_after
         self.state_norm = RunningNormalizer(spec.state_dim, std_floor=floor, freeze_after=freeze)
-        # From one step to the next a state changes far less than it varies: on Humanoid a quarter of the live
-        # dimensions change by less than the states' floor.
         self.change_norm = RunningNormalizer(spec.state_dim, std_floor=floor * CHANGE_FLOOR, freeze_after=freeze)
-        # One statistic an agent and entry: the same entry may mean different joints to different agents.
         self.obs_norm = RunningNormalizer(spec.num_agents * spec.obs_dim, std_floor=floor, freeze_after=freeze)
         self.reward_norm = RunningNormalizer(1, std_floor=floor, freeze_after=freeze)
         self.reveal = config.build_reveal(spec.num_agents)
@@ -178,11 +171,6 @@ class DimaWorldModel(nn.Module):
         )
         # What a rollout calls: the parts themselves, or their twins (`accelerated`). A tuple, as it owns none of them.
         self._imagining = Imagining(self.denoiser, self.reward_termination)
-        # Agent ids do not vary for an agent, so normalising would erase them; padding stays zero.
-        identity = torch.zeros(spec.num_agents, spec.obs_dim, dtype=torch.bool)
-        if spec.appends_agent_id:
-            identity[:, -spec.num_agents :] = True
-        self.register_buffer("is_agent_id", identity, persistent=False)
 
     def parts(self) -> Mapping[str, TrainablePart]:
         """The three parts, in the order of Algorithm 1."""
@@ -194,12 +182,7 @@ class DimaWorldModel(nn.Module):
 
     def update_statistics(self, trajectory: Trajectory) -> None:
         """Absorb the trajectory's states, observations and rewards into the running statistics."""
-        first = 0 if trajectory.is_start else 1  # a stretch that goes on repeats the last state of the one before
-        device = self.state_norm.mean.device
-        self.state_norm.update(trajectory.state[first:].to(device))
-        self.change_norm.update(trajectory.state.diff(dim=0).to(device))
-        self.obs_norm.update(trajectory.obs[first:].flatten(1).to(device))
-        self.reward_norm.update(trajectory.reward[:, None].to(device))
+        absorb(trajectory, state=self.state_norm, change=self.change_norm, obs=self.obs_norm, reward=self.reward_norm)
 
     @torch.no_grad()
     def start(self, context: Segment, *, generator: torch.Generator) -> DimaState:
@@ -264,7 +247,7 @@ class DimaWorldModel(nn.Module):
 
     def view(self, state: DimaState) -> AgentView:
         """Actors see their own observation, the critic the global state (and, as an option, the last joint action)."""
-        obs = self._normalize_obs(state.obs) if self.config.normalize_obs else state.obs
+        obs = self.decoder.layout.normalize(state.obs) if self.config.normalize_obs else state.obs
         critic = self.config.sigma_data * state.z[:, -1]
         if self.config.critic_input == "state_action":
             critic = torch.cat([critic, state.last_action.flatten(1)], dim=1)
@@ -332,7 +315,3 @@ class DimaWorldModel(nn.Module):
         model._modules = dict(self._modules)
         model.config, model.reveal = config, reveal
         return model
-
-    def _normalize_obs(self, obs: Tensor) -> Tensor:
-        normal = self.obs_norm.normalize(obs.flatten(1)).unflatten(1, obs.shape[1:])
-        return torch.where(self.is_agent_id, obs, normal)

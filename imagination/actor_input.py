@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.config import ConfigError
-from worldmodel.normalize import RunningNormalizer
+from worldmodel.normalize import RunningNormalizer, absorb
 from worldmodel.types import AgentView, EnvSpec, Trajectory
 
 ActorInputKind = Literal["obs", "state", "obs+state", "joint"]
@@ -48,9 +48,7 @@ class ActorInput(nn.Module):
 
     def update_statistics(self, trajectory: Trajectory) -> None:
         """Absorb real states. Mutates the buffers."""
-        if self.state_norm is not None:
-            first = 0 if trajectory.is_start else 1  # a stretch that goes on repeats the last state of the one before
-            self.state_norm.update(trajectory.state[first:].to(self.agent_id.device))
+        absorb(trajectory, state=self.state_norm)
 
     def forward(self, view: AgentView) -> Tensor:
         """The input for what a model shows now; the same state for every agent."""

@@ -8,8 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from worldmodel.types import Trajectory
+
 CONSTANT_STD = 1e-6
 """A dimension that varies less than this is constant: only rounding noise would be magnified."""
+CHANGE_FLOOR = 0.01
+"""Floor of the standard deviations of a state's changes, relative to that of the states: from one step to the next a
+state changes far less than it varies. On Humanoid a quarter of the live dimensions change by less than the states'
+floor."""
 
 
 class RunningNormalizer(nn.Module):
@@ -94,3 +100,34 @@ class RunningNormalizer(nn.Module):
         self.shift.copy_(self.mean)
         self.scale.copy_((1 / std).masked_fill(constant, 0.0))
         self.inverse_scale.copy_(std.masked_fill(constant, 0.0))
+
+
+def absorb(
+    trajectory: Trajectory,
+    *,
+    state: RunningNormalizer | None = None,
+    change: RunningNormalizer | None = None,
+    obs: RunningNormalizer | None = None,
+    reward: RunningNormalizer | None = None,
+) -> None:
+    """Absorb a trajectory into those statistics that are given. Mutates their buffers.
+
+    However an episode is cut into stretches, each of its states and observations counts once.
+
+    Args:
+        trajectory: real data, on any device.
+        state: of states [S].
+        change: of how states change from one step to the next [S].
+        obs: of joint observations [N*O].
+        reward: of rewards [1].
+    """
+    first = 0 if trajectory.is_start else 1  # a stretch that goes on repeats the last state of the one before
+    rows = (
+        (state, trajectory.state[first:]),
+        (change, trajectory.state.diff(dim=0)),
+        (obs, trajectory.obs[first:].flatten(1)),
+        (reward, trajectory.reward[:, None]),
+    )
+    for norm, new in rows:
+        if norm is not None:
+            norm.update(new.to(norm.mean.device))

@@ -6,6 +6,8 @@ convolution kernels, above all their gradients, take several times as long as a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -31,8 +33,13 @@ class ShortConv(nn.Module):
         length: int,
         kind: Literal["same", "down", "up"] = "same",
         kernel: int = 3,
+        *,
+        dense: bool | None = None,
     ) -> None:
-        """Initialise as the convolution that it stands for (PyTorch's default); `kernel` is for `same`."""
+        """Initialise as the convolution that it stands for (PyTorch's default); `kernel` is for `same`.
+
+        `dense`: whether to multiply by the kernel laid out; None: where `length` is at most `DENSE_UP_TO`.
+        """
         super().__init__()
         self.conv: nn.Conv1d | nn.ConvTranspose1d
         if kind == "up":
@@ -44,7 +51,8 @@ class ShortConv(nn.Module):
         stride, padding = self.conv.stride[0], int(self.conv.padding[0])
         self.in_length = length
         self.out_length = length * stride if kind == "up" else -(-length // stride)
-        self.is_dense = length <= DENSE_UP_TO
+        self.is_dense = length <= DENSE_UP_TO if dense is None else dense
+        self._folded: tuple[Tensor, Tensor] | None = None
         out_index, in_index = torch.arange(self.out_length)[:, None], torch.arange(length)[None]
         tap = out_index + padding - 2 * in_index if kind == "up" else in_index + padding - out_index * stride
         # [k, L_out*L_in]: which tap of the kernel joins which input to which output; taps outside it join nothing.
@@ -65,5 +73,22 @@ class ShortConv(nn.Module):
         """The convolution of x."""
         if not self.is_dense:
             return self.conv(x)
-        matrix, bias = self.matrix()
+        matrix, bias = self._folded or self.matrix()
         return functional.linear(x.flatten(1), matrix, bias).unflatten(1, (-1, self.out_length))
+
+
+@contextmanager
+def folded_convolutions(module: nn.Module) -> Iterator[None]:
+    """Lay out every dense `ShortConv` in `module` once for all calls inside the block: a sampler makes many.
+
+    No weight may change inside. The caller marks that stretch because a layer could not find out by itself: fused
+    optimisers and replayed CUDA graphs write weights without raising their version counters.
+    """
+    convs = [part for part in module.modules() if isinstance(part, ShortConv) and part.is_dense and not part._folded]
+    for conv in convs:
+        conv._folded = conv.matrix()
+    try:
+        yield
+    finally:
+        for conv in convs:
+            conv._folded = None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dima.temporal_unet import TemporalConv
+from worldmodel.short_convolution import ShortConv
 
 
 class _Piece(NamedTuple):
@@ -28,9 +28,9 @@ class _Piece(NamedTuple):
 
 
 class PackedConv:
-    """A `TemporalConv` with its kernel laid out: [B, L_in*C_in] -> [B, L_out*C_out]."""
+    """A `ShortConv` with its kernel laid out: [B, L_in*C_in] -> [B, L_out*C_out]."""
 
-    def __init__(self, conv: TemporalConv, dtype: torch.dtype) -> None:
+    def __init__(self, conv: ShortConv, dtype: torch.dtype) -> None:
         """Copy the weights of `conv` as they are now, in `dtype`."""
         matrix, bias = position_major(conv)
         in_width = matrix.shape[0] // conv.in_length
@@ -63,7 +63,7 @@ def packed(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
-def position_major(conv: TemporalConv) -> tuple[Tensor, Tensor]:
+def position_major(conv: ShortConv) -> tuple[Tensor, Tensor]:
     """The matrix [L_in*C_in, L_out*C_out] and the bias [L_out*C_out] of `conv`."""
     matrix, bias = conv.matrix()
     # [C_out*L_out, C_in*L_in] -> [L_in*C_in, L_out*C_out]
@@ -71,7 +71,7 @@ def position_major(conv: TemporalConv) -> tuple[Tensor, Tensor]:
     return matrix.reshape(matrix.shape[0] * matrix.shape[1], -1), bias.unflatten(0, (-1, conv.out_length)).t().flatten()
 
 
-def _split(conv: TemporalConv) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def _split(conv: ShortConv) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Ranges of input and of output positions: by pairs of outputs where these see fewer inputs, else all at once."""
     joins = conv.placement.sum(dim=0).unflatten(0, (conv.out_length, conv.in_length)) > 0
     pairs = [(begin, min(begin + 2, conv.out_length)) for begin in range(0, conv.out_length, 2)]

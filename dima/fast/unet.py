@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dima.fast.convolution import PackedConv, packed
-from dima.temporal_unet import GROUP_EPS, ResBlock, TemporalConv, TemporalUnet, num_groups
+from dima.temporal_unet import GROUP_EPS, ResBlock, TemporalUnet, num_groups
+from worldmodel.short_convolution import ShortConv
 
 
 def modulated(x: Tensor, length: int, scale: Tensor, shift: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class PackedUnet:
             return [[_PackedBlock(block, next(weights), next(biases), dtype) for block in stage] for stage in stages]
 
         def convs(layers: nn.ModuleList) -> list[PackedConv]:
-            return [PackedConv(cast(TemporalConv, layer), dtype) for layer in layers]
+            return [PackedConv(cast(ShortConv, layer), dtype) for layer in layers]
 
         self.down, (self.middle,), self.up = pack(unet.down), pack([unet.middle]), pack(unet.up)
         self.downsample, self.upsample = convs(unet.downsample), convs(unet.upsample)

@@ -25,7 +25,7 @@ class NormalizedView(nn.Module):
         """Share the statistics of `model`."""
         super().__init__()
         self.norm = model.obs_norm
-        self.register_buffer("is_agent_id", model.is_agent_id)
+        self.register_buffer("is_agent_id", model.decoder.layout.is_agent_id)
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B,N,O] -> [B,N,O]."""

@@ -13,29 +13,17 @@ import torch
 from dima.run.optimize import PartOptimizer
 from envs.collector import Collector
 from envs.random_agent import RandomAgent
-from envs.toy.linear import LinearConfig as LinearEnvConfig
 from envs.toy.linear import LinearSystem
 from examples.custom_world_model.linear import LinearConfig, LinearWorldModel
 from imagination.policy import PolicyConfig
 from imagination.rollout import imagine
+from tests.support.toy_systems import small_linear_config
 from worldmodel.replay import Replay, ReplayConfig
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "custom_world_model"
 TARGET = "examples.custom_world_model.linear.LinearConfig"
-LINEAR_ENV = LinearEnvConfig(
-    num_agents=2,
-    state_dim=3,
-    action_dim=1,
-    obs_size=2,
-    memory=0.8,
-    gain=0.5,
-    noise_std=0.1,
-    action_cost=0.1,
-    terminate_beyond=None,
-    episode_steps=50,
-    system_seed=0,
-)
+LINEAR_ENV = small_linear_config()
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from dima.fast.convolution import PackedConv
-from dima.temporal_unet import TemporalConv
 from dima.world_model import DimaWorldModel
 from imagination.rollout import imagine
 from tests.support.dima_models import compose_group, lively_dima, make_spec
 from worldmodel.contract.random_data import random_action, random_segment
 from worldmodel.protocol import WorldModel
+from worldmodel.short_convolution import ShortConv
 from worldmodel.types import EnvSpec, ImaginedRollout
 
 HORIZON = 4
@@ -178,7 +178,7 @@ def test_a_rollout_made_fast_can_be_learned_from() -> None:
 @settings(max_examples=60, deadline=None)
 def test_a_packed_convolution_is_the_convolution(kind: Any, length: int, widths: tuple[int, int], seed: int) -> None:
     torch.manual_seed(seed)
-    conv = TemporalConv(*widths, length, kind)
+    conv = ShortConv(*widths, length, kind)
     x = torch.randn(3, widths[0], length)
 
     with torch.no_grad():

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from envs.collector import Collector
 from envs.perturb import perturb_one_agent, try_actions
-from envs.toy.linear import LinearConfig, LinearSystem
+from envs.toy.linear import LinearSystem
 from envs.toy.oracle import OracleModel
 from tests.support.deaf_oracle import DeafOracle
+from tests.support.toy_systems import linear_config
 from worldmodel.evaluation.action_gain import describe_gain, model_changes
 from worldmodel.evaluation.baselines import LinearModel, PersistenceModel
 from worldmodel.evaluation.curves import Bootstrap, describe_curve, step_errors
@@ -30,19 +31,7 @@ from worldmodel.evaluation.units import Units
 from worldmodel.protocol import WorldModel
 from worldmodel.types import Trajectory
 
-CONFIG = LinearConfig(
-    num_agents=3,
-    state_dim=4,
-    action_dim=2,
-    obs_size=2,
-    memory=0.9,
-    gain=0.5,
-    noise_std=0.2,
-    action_cost=0.1,
-    terminate_beyond=None,
-    episode_steps=24,
-    system_seed=1,
-)
+CONFIG = linear_config(memory=0.9, episode_steps=24, system_seed=1)
 SYSTEM = LinearSystem(CONFIG)
 ACTION_STD = 0.2
 """Five deviations from the bounds: clipping does not count."""

@@ -46,30 +46,25 @@ class ObservationsDecoder(TrainablePart):
         """Take running statistics of the state [S] and the joint observation [N*O] from the world model."""
         super().__init__()
         self.optim = config.optim
-        self._norms = (state_norm, obs_norm)  # in a tuple: the world model owns them
-        self.layout = ObservationLayout(spec)
-        self.net = mlp([spec.state_dim, *config.hidden_dims, self.layout.num_predicted], activation="silu")
+        self._state_norm = (state_norm,)  # in a tuple: the world model owns it
+        self.layout = ObservationLayout(spec, obs_norm)
+        self.net = mlp([spec.state_dim, *config.hidden_dims, self.layout.packed_dim], activation="silu")
 
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
         """Mean squared error over all real states of `segment` [B,1]; `generator` is not used.
 
         Metrics: `observations_loss`, and `observations_error`, the mean absolute error in the environment's units.
         """
-        state_norm, obs_norm = self._norms
-        z = state_norm.normalize(segment.state.flatten(0, 1))  # [B, T+1, S] -> [B*(T+1), S]
-        obs = segment.obs.flatten(0, 1).flatten(1)  # [B, T+1, N, O] -> [B*(T+1), N*O]
+        z = self._state_norm[0].normalize(segment.state.flatten(0, 1))  # [B, T+1, S] -> [B*(T+1), S]
+        obs = segment.obs.flatten(0, 1)  # [B, T+1, N, O] -> [B*(T+1), N, O]
         real = segment.state_valid().flatten()
-        error = self.net(z) - self.layout.pack(obs_norm.normalize(obs))
+        error = self.net(z) - self.layout.pack(self.layout.normalize(obs))
         loss = masked_mean(error.square().mean(dim=1), real)
         with torch.no_grad():
-            raw = self.layout.pack(self.decode(z).flatten(1) - obs).abs().mean(dim=1)
+            raw = self.layout.pack(self.decode(z) - obs).abs().mean(dim=1)
             metrics = {"observations_loss": loss.detach(), "observations_error": masked_mean(raw, real)}
         return LossOutput(loss, metrics)
 
     def decode(self, z: Tensor) -> Tensor:
         """Joint observations [B,N,O] in the environment's units for normalised states z [B,S]."""
-        return self.layout.complete(self._norms[1].denormalize(self.layout.spread(self.net(z))))
-
-    def normalize(self, obs: Tensor) -> Tensor:
-        """Observations [B,N,O] with mean 0 and std 1; padding stays zero, and agent ids as they are."""
-        return self.layout.complete(self._norms[1].normalize(obs.flatten(1)))
+        return self.layout.denormalize(self.layout.spread(self.net(z)))

@@ -16,13 +16,10 @@ from torch import Tensor, nn
 from worldmodel.config import Config
 from worldmodel.ensemble.dynamics import Dynamics, DynamicsConfig, Forecast, disagreement
 from worldmodel.ensemble.observations import ObservationsConfig, ObservationsDecoder
-from worldmodel.normalize import RunningNormalizer
+from worldmodel.normalize import CHANGE_FLOOR, RunningNormalizer, absorb
 from worldmodel.protocol import TrainablePart
 from worldmodel.shapes import check_shape
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Trajectory, Transition
-
-CHANGE_FLOOR = 0.01
-"""Floor of the changes' standard deviations, relative to that of the states."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +89,7 @@ class EnsembleWorldModel(nn.Module):
 
     def update_statistics(self, trajectory: Trajectory) -> None:
         """Absorb the trajectory's states, their changes, observations and rewards into the running statistics."""
-        first = 0 if trajectory.is_start else 1  # a stretch that goes on repeats the last state of the one before
-        device = self.state_norm.mean.device
-        self.state_norm.update(trajectory.state[first:].to(device))
-        self.change_norm.update(trajectory.state.diff(dim=0).to(device))
-        self.obs_norm.update(trajectory.obs[first:].flatten(1).to(device))
-        self.reward_norm.update(trajectory.reward[:, None].to(device))
+        absorb(trajectory, state=self.state_norm, change=self.change_norm, obs=self.obs_norm, reward=self.reward_norm)
 
     @torch.no_grad()
     def start(self, context: Segment, *, generator: torch.Generator) -> EnsembleState:
@@ -141,7 +133,7 @@ class EnsembleWorldModel(nn.Module):
 
     def view(self, state: EnsembleState) -> AgentView:
         """Actors see their own observation, the critic the global state."""
-        obs = self.observations.normalize(state.obs) if self.config.normalize_obs else state.obs
+        obs = self.observations.layout.normalize(state.obs) if self.config.normalize_obs else state.obs
         return AgentView(actor=obs, critic=state.z, state=self.state_norm.denormalize(state.z))
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodel.config import Config
-from worldmodel.normalize import RunningNormalizer
+from worldmodel.normalize import RunningNormalizer, absorb
 from worldmodel.protocol import Auxiliary
 from worldmodel.shapes import check_shape
 from worldmodel.types import EnvSpec, Trajectory
@@ -52,8 +52,7 @@ class AuxiliaryObservation(nn.Module):
 
     def update_statistics(self, trajectory: Trajectory) -> None:
         """Absorb real observations. Mutates the buffers."""
-        first = 0 if trajectory.is_start else 1  # a stretch that goes on repeats the last one of the one before
-        self.norm.update(trajectory.obs[first:].flatten(1).to(self.norm.mean.device))
+        absorb(trajectory, obs=self.norm)
 
     def check(self, history: Tensor, agent: Tensor | None) -> None:
         """Refuse what cannot be inferred from.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from worldmodel.config import OptimConfig
 from worldmodel.history import segment_history
 from worldmodel.inference.auxiliary import AuxiliaryConfig, AuxiliaryObservation
-from worldmodel.normalize import RunningNormalizer
+from worldmodel.normalize import RunningNormalizer, absorb
 from worldmodel.protocol import Auxiliary, TrainablePart
 from worldmodel.shapes import check_shape
 from worldmodel.types import EnvSpec, LossOutput, Segment, Trajectory
@@ -64,8 +64,7 @@ class LearnedInference(TrainablePart):
 
     def update_statistics(self, trajectory: Trajectory) -> None:
         """Absorb the trajectory's observations and states into the running statistics."""
-        first = 0 if trajectory.is_start else 1
-        self.state_norm.update(trajectory.state[first:].to(self.state_norm.mean.device))
+        absorb(trajectory, state=self.state_norm)
         self.observation.update_statistics(trajectory)
 
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:

@@ -127,12 +127,12 @@ class Dynamics(TrainablePart):
         real = segment.state_valid()
         features = join(filtered.deter, filtered.latent)
         own, hidden = self.heads.decode_obs(features)
-        obs_error = functional.smooth_l1_loss(own, units.own_part(units.normalize_obs(segment.obs)), reduction="none")
+        obs_error = functional.smooth_l1_loss(own, units.layout.normalized_rows(segment.obs), reduction="none")
         log_prior = self.cell.log_probs(self.cell.prior(filtered.deter))
         kl = balanced_kl(filtered.log_posterior, log_prior, weights.kl_balance, weights.free_nats)
         losses = {
             # Summed over an agent's numbers, averaged over the agents: [B, T+1, N, P] -> [B, T+1]
-            "obs": masked_mean((obs_error * units.own).sum(dim=-1).mean(dim=-1), real),
+            "obs": masked_mean((obs_error * units.layout.row_mask).sum(dim=-1).mean(dim=-1), real),
             "state": masked_mean(self._state_error(features, segment.state), real),
             **self._outcome_losses(filtered, features, segment),
         }
@@ -188,7 +188,7 @@ class Dynamics(TrainablePart):
 
     def evidence(self, obs: Tensor) -> Tensor:
         """What observations [*,N,O] in the environment's units say to the posterior, [*,N,hidden]."""
-        return self.cell.posterior_obs(self.heads.encode(self._units[0].normalize_obs(obs)))
+        return self.cell.posterior_obs(self.heads.encode(self._units[0].layout.normalize(obs)))
 
     def absorb(
         self,

@@ -103,14 +103,14 @@ class RssmWorldModel(nn.Module):
     @torch.no_grad()
     def step(self, state: RssmState, action: Tensor, *, generator: torch.Generator) -> tuple[RssmState, Prediction]:
         """One imagined transition: the deterministic states move on, and the latents are drawn from the prior."""
-        dynamics, heads = self.dynamics, self.dynamics.heads
+        dynamics, heads, layout = self.dynamics, self.dynamics.heads, self.units.layout
         deter = dynamics.cell.transition(state.deter, state.latent, action)
         latent = dynamics.cell.draw(dynamics.cell.prior(deter), self._uniform(deter, generator))
         following = self._carry(deter, latent)
         reward, logit = heads.outcome(dynamics.outcome_features(state.latent, deter, latent))
         own, _ = heads.decode_obs(join(deter, latent))
         prediction = Prediction(
-            obs=self.units.assemble_obs(own),
+            obs=layout.denormalize(layout.spread_rows(own)),
             state=self.units.state.denormalize(following.state),
             reward=self.units.env_reward(reward),
             continuation=logit.sigmoid(),

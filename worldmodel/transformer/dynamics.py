@@ -22,10 +22,10 @@ from worldmodel.config import Config, OptimConfig
 from worldmodel.losses import masked_mean
 from worldmodel.networks import mlp
 from worldmodel.normalize import RunningNormalizer
+from worldmodel.observation_layout import ObservationLayout
 from worldmodel.protocol import TrainablePart
 from worldmodel.transformer.aggregation import AgentAggregation
 from worldmodel.transformer.embedding import ActionEmbeddingKind, TokenEmbedding, TokenEmbeddingKind
-from worldmodel.transformer.layout import ObservationLayout
 from worldmodel.transformer.token_head import TokenHead
 from worldmodel.transformer.tokenizer import ObservationTokenizer
 from worldmodel.types import EnvSpec, LossOutput, Segment
@@ -162,7 +162,7 @@ class TokenDynamics(TrainablePart):
         layout, tokenizer, reward_norm = self._shared
         segment = valid_steps_first(segment)
         with torch.no_grad():
-            tokens = tokenizer.encode(layout.normalize(segment.obs))  # [B, T+1, N, L]
+            tokens = tokenizer.encode(layout.normalized_rows(segment.obs))  # [B, T+1, N, L]
         hidden = self.hidden(tokens, segment.action)
         valid = segment.valid[:, :, None].expand(hidden.shape[:3])  # [B, T, N]
 

@@ -14,8 +14,8 @@ from worldmodel.config import Config, OptimConfig
 from worldmodel.losses import masked_mean
 from worldmodel.networks import mlp
 from worldmodel.normalize import RunningNormalizer
+from worldmodel.observation_layout import ObservationLayout
 from worldmodel.protocol import TrainablePart
-from worldmodel.transformer.layout import ObservationLayout
 from worldmodel.transformer.tokenizer import ObservationTokenizer
 from worldmodel.types import LossOutput, Segment
 
@@ -63,7 +63,7 @@ class StateEstimator(TrainablePart):
         # In a tuple: the world model owns them.
         self._shared = (layout, tokenizer, state_norm)
         hidden = [config.hidden_dim] * (config.num_layers - 1)
-        self.network = mlp([layout.joint_size, *hidden, state_norm.mean.numel()], activation="gelu")
+        self.network = mlp([layout.packed_dim, *hidden, state_norm.mean.numel()], activation="gelu")
 
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
         """Mean squared error of the standardised state over all real states of `segment` [B,T].
@@ -72,8 +72,8 @@ class StateEstimator(TrainablePart):
         """
         layout, tokenizer, state_norm = self._shared
         with torch.no_grad():
-            z = tokenizer.decode(tokenizer.encode(layout.normalize(segment.obs)))
-        estimate = self.network(layout.joint(z))
+            z = tokenizer.decode(tokenizer.encode(layout.normalized_rows(segment.obs)))
+        estimate = self.network(layout.pack(layout.spread_rows(z)))
         real = segment.state_valid()
         error = (estimate - state_norm.normalize(segment.state)).square().mean(dim=-1)
         with torch.no_grad():
@@ -84,4 +84,4 @@ class StateEstimator(TrainablePart):
     def estimate(self, z: Tensor) -> Tensor:
         """States [*,S] in the environment's units for reconstructions z [*,N,P]."""
         layout, _, state_norm = self._shared
-        return state_norm.denormalize(self.network(layout.joint(z)))
+        return state_norm.denormalize(self.network(layout.pack(layout.spread_rows(z))))

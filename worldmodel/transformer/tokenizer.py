@@ -16,8 +16,8 @@ from torch import Tensor
 from worldmodel.config import Config, OptimConfig
 from worldmodel.losses import masked_mean
 from worldmodel.networks import mlp
+from worldmodel.observation_layout import ObservationLayout
 from worldmodel.protocol import TrainablePart
-from worldmodel.transformer.layout import ObservationLayout
 from worldmodel.types import LossOutput, Segment
 
 MAX_CODES = 2**20
@@ -82,8 +82,8 @@ class ObservationTokenizer(TrainablePart):
         self.register_buffer("identity", torch.eye(layout.num_agents), persistent=False)
         channels = config.num_tokens * len(config.levels)
         hidden = [config.hidden_dim] * (config.num_layers - 1)
-        self.encoder = mlp([layout.size + layout.num_agents, *hidden, channels], activation="gelu")
-        self.decoder = mlp([channels + layout.num_agents, *hidden, layout.size], activation="gelu")
+        self.encoder = mlp([layout.row_dim + layout.num_agents, *hidden, channels], activation="gelu")
+        self.decoder = mlp([channels + layout.num_agents, *hidden, layout.row_dim], activation="gelu")
         self.quantizer = FSQ(levels=list(config.levels))
 
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
@@ -93,11 +93,11 @@ class ObservationTokenizer(TrainablePart):
         that occur in the batch). `generator` is not used.
         """
         layout = self._layout[0]
-        z = layout.normalize(segment.obs)
+        z = layout.normalized_rows(segment.obs)
         codes, tokens = self._quantize(z)
         error = self._reconstruct(codes) - z
         real = segment.state_valid()
-        entries = real[:, :, None, None] & layout.mask
+        entries = real[:, :, None, None] & layout.row_mask
         loss = masked_mean(error.abs() if self.config.loss == "absolute" else error.square(), entries)
         with torch.no_grad():
             metrics = {
@@ -129,7 +129,7 @@ class ObservationTokenizer(TrainablePart):
 
     def _reconstruct(self, codes: Tensor) -> Tensor:
         """z [*,N,P] from codes [*,N,L,C]."""
-        return self.decoder(self._with_identity(codes.flatten(-2))) * self._layout[0].mask
+        return self.decoder(self._with_identity(codes.flatten(-2))) * self._layout[0].row_mask
 
     def _with_identity(self, x: Tensor) -> Tensor:
         """Append who it is: [*,N,X] -> [*,N,X+N]."""

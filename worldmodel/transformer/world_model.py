@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from worldmodel.causal_transformer import KeyValueCache
 from worldmodel.config import Config
-from worldmodel.normalize import RunningNormalizer
+from worldmodel.normalize import RunningNormalizer, absorb
+from worldmodel.observation_layout import ObservationLayout
 from worldmodel.protocol import TrainablePart
 from worldmodel.shapes import check_shape
 from worldmodel.transformer.dynamics import DynamicsConfig, TokenDynamics
-from worldmodel.transformer.layout import ObservationLayout
 from worldmodel.transformer.state_estimator import StateEstimator, StateEstimatorConfig
 from worldmodel.transformer.tokenizer import ObservationTokenizer, TokenizerConfig
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Trajectory, Transition
@@ -84,7 +84,7 @@ class TransformerWorldModel(nn.Module):
         self.dynamics = TokenDynamics(config.dynamics, spec, self.layout, self.tokenizer, self.reward_norm)
         self.state_estimator = StateEstimator(config.state, self.layout, self.tokenizer, self.state_norm)
         self.actor_dim = spec.obs_dim
-        self.critic_dim = self.layout.joint_size
+        self.critic_dim = self.layout.packed_dim
 
     def parts(self) -> Mapping[str, TrainablePart]:
         """The tokenizer first: the others read what it writes."""
@@ -92,11 +92,7 @@ class TransformerWorldModel(nn.Module):
 
     def update_statistics(self, trajectory: Trajectory) -> None:
         """Absorb the trajectory's observations, states and rewards into the running statistics."""
-        first = 0 if trajectory.is_start else 1  # a stretch that goes on repeats the last state of the one before
-        device = self.obs_norm.mean.device
-        self.obs_norm.update(trajectory.obs[first:].flatten(1).to(device))
-        self.state_norm.update(trajectory.state[first:].to(device))
-        self.reward_norm.update(trajectory.reward[:, None].to(device))
+        absorb(trajectory, state=self.state_norm, obs=self.obs_norm, reward=self.reward_norm)
 
     @torch.no_grad()
     def start(self, context: Segment, *, generator: torch.Generator) -> TransformerState:
@@ -115,7 +111,8 @@ class TransformerWorldModel(nn.Module):
         """One imagined transition: reward and end, then every agent's next tokens, one after the other."""
         cache, tokens, reward, continuation = self.dynamics.step(state.cache, state.tokens, action, generator)
         following = self._carry(tokens, cache)
-        return following, Prediction(self.layout.denormalize(following.z), following.state, reward, continuation)
+        obs = self.layout.denormalize(self.layout.spread_rows(following.z))
+        return following, Prediction(obs, following.state, reward, continuation)
 
     @torch.no_grad()
     def observe(
@@ -129,12 +126,13 @@ class TransformerWorldModel(nn.Module):
 
     def view(self, state: TransformerState) -> AgentView:
         """Actors see their own reconstructed observation, the critic those of all, standardised, side by side."""
-        show = self.layout.standardized if self.config.normalize_obs else self.layout.denormalize
-        return AgentView(actor=show(state.z), critic=self.layout.joint(state.z), state=state.state)
+        normal = self.layout.spread_rows(state.z)
+        obs = self.layout.complete(normal) if self.config.normalize_obs else self.layout.denormalize(normal)
+        return AgentView(actor=obs, critic=self.layout.pack(normal), state=state.state)
 
     def _seen(self, obs: Tensor) -> TransformerState:
         """The carry of agents who see `obs` [B,N,O] and have imagined nothing yet."""
-        return self._carry(self.tokenizer.encode(self.layout.normalize(obs)), None)
+        return self._carry(self.tokenizer.encode(self.layout.normalized_rows(obs)), None)
 
     def _carry(self, tokens: Tensor, cache: KeyValueCache | None) -> TransformerState:
         z = self.tokenizer.decode(tokens)

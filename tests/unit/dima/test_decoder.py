@@ -77,7 +77,7 @@ def fit(decoder: StateDecoder, updates: int) -> float:
     decoder.eval()
     state = draw_segment(500, seed=10**6).state
     with torch.no_grad():
-        error = decoder.decode(decoder._norms[0].normalize(state)) - observe(state)
+        error = decoder.decode(decoder._state_norm[0].normalize(state)) - observe(state)
     return float(error.abs().sum() / (5 * 500 * 2))
 
 
@@ -105,7 +105,7 @@ def test_a_quantised_code_still_carries_the_observation(quantizer: str, bound: f
 def test_loss_and_error_equal_a_computation_by_hand(loss: str) -> None:
     decoder, segment = build(loss=loss, target="raw"), draw_segment(8, seed=3)
     output = decoder(segment, GENERATOR)
-    error = decoder.decode(decoder._norms[0].normalize(segment.state)) - segment.obs
+    error = decoder.decode(decoder._state_norm[0].normalize(segment.state)) - segment.obs
     entries = torch.cat([error[..., 0, :3], error[..., 1, :2]], dim=-1)
     expected = entries.abs() if loss == "absolute" else entries.square()
     torch.testing.assert_close(output.loss, expected.mean())

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from dima.denoiser import Denoiser, preconditioners
 from dima.schedule import draw_training_sigmas
-from dima.temporal_unet import TemporalConv
 from tests.support.dima_models import dima_config, lively_dima, make_spec
 from worldmodel.config import ConfigError
 from worldmodel.contract.random_data import random_action, random_segment
+from worldmodel.short_convolution import ShortConv
 from worldmodel.types import EnvSpec, Segment
 
 SPEC = make_spec()
@@ -382,7 +382,7 @@ def test_every_weight_learns_but_taps_that_see_only_padding(overrides: list[str]
 
     loss_of(model, segment).backward()
 
-    convs = {layer.conv.weight: layer for layer in model.modules() if isinstance(layer, TemporalConv)}
+    convs = {layer.conv.weight: layer for layer in model.modules() if isinstance(layer, ShortConv)}
     dead = 0
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -396,7 +396,7 @@ def test_every_weight_learns_but_taps_that_see_only_padding(overrides: list[str]
     assert dead > 0
 
 
-def live_taps(layer: TemporalConv, last_output_only: bool) -> list[bool]:
+def live_taps(layer: ShortConv, last_output_only: bool) -> list[bool]:
     """Which places of the kernel ever meet an input, found by sliding it."""
     kernel, length = layer.conv.weight.shape[-1], layer.in_length
     (stride,), transposed = layer.conv.stride, isinstance(layer.conv, torch.nn.ConvTranspose1d)

@@ -1,27 +1,14 @@
-"""Convolutions as matrix products, and the U-Net that is made of them, against PyTorch's own convolutions."""
+"""The U-Net over time against one of PyTorch's own convolutions and norms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
-from dima.temporal_unet import (
-    FourierFeatures,
-    GroupNorm,
-    TemporalConv,
-    TemporalUnet,
-    _adaptive_group_norm,
-    folded_convolutions,
-)
+from dima.temporal_unet import FourierFeatures, GroupNorm, TemporalUnet, _adaptive_group_norm
 from worldmodel.contract.random_data import stir
-
-Kind = Literal["same", "down", "up"]
+from worldmodel.short_convolution import ShortConv, folded_convolutions
 
 
 def make_unet() -> TemporalUnet:
@@ -30,104 +17,11 @@ def make_unet() -> TemporalUnet:
     return unet
 
 
-def as_plain_convolution(layer: TemporalConv, x: Tensor) -> Tensor:
-    """What PyTorch's convolution makes of the same weights."""
-    return layer.conv(x)
-
-
-@given(
-    kind=st.sampled_from(["same", "down", "up"]),
-    length=st.integers(1, 9),
-    sizes=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5)),
-)
-def test_equals_the_convolution_in_value_and_gradient(kind: Kind, length: int, sizes: tuple[int, int, int]) -> None:
-    batch, in_channels, out_channels = sizes
-    layer = TemporalConv(in_channels, out_channels, length, kind)
-    x = torch.randn(batch, in_channels, length, requires_grad=True)
-    inputs = [x, layer.conv.weight, layer.conv.bias]
-
-    ours, theirs = layer(x), as_plain_convolution(layer, x)
-    direction = torch.randn_like(theirs)
-    our_gradients = torch.autograd.grad(ours, inputs, direction)
-    their_gradients = torch.autograd.grad(theirs, inputs, direction)
-
-    assert layer.out_length == theirs.shape[-1]
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    for mine, reference in zip(our_gradients, their_gradients, strict=True):
-        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
-
-
-def _adamw(*, foreach: bool = False, fused: bool = False) -> Callable[[TemporalConv, Tensor], None]:
-    def step(layer: TemporalConv, x: Tensor) -> None:
-        optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, foreach=foreach, fused=fused)
-        layer(x).square().sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def _load(layer: TemporalConv, x: Tensor) -> None:
-    layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()})
-
-
-def _load_by_assignment(layer: TemporalConv, x: Tensor) -> None:
-    layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()}, assign=True)
-
-
-def _edit_in_place(layer: TemporalConv, x: Tensor) -> None:
-    layer.conv.weight.data.mul_(3)
-    assert layer.conv.bias is not None
-    layer.conv.bias.data.add_(1)
-
-
-CHANGES: dict[str, Callable[[TemporalConv, Tensor], None]] = {
-    "plain AdamW": _adamw(),
-    "foreach AdamW": _adamw(foreach=True),
-    "fused AdamW": _adamw(fused=True),
-    "load_state_dict": _load,
-    "load_state_dict by assignment": _load_by_assignment,
-    "edit in place": _edit_in_place,
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-@pytest.mark.parametrize("kind", ["same", "up"])
-def test_weights_that_changed_are_the_ones_used(change: Callable[[TemporalConv, Tensor], None], kind: Kind) -> None:
-    layer = TemporalConv(3, 4, 4, kind)
-    x = torch.randn(2, 3, 4)
-    with torch.no_grad(), folded_convolutions(layer):
-        before = layer(x)
-
-    change(layer, x)
-
-    with torch.no_grad():
-        bare = layer(x)
-        with folded_convolutions(layer):
-            folded = layer(x)
-    assert not torch.allclose(before, bare)
-    assert torch.equal(bare, folded)
-    torch.testing.assert_close(bare, as_plain_convolution(layer, x))
-
-
-def test_a_layer_follows_a_change_of_precision() -> None:
-    layer = TemporalConv(3, 4, 4)
-    x = torch.randn(2, 3, 4, dtype=torch.float64)
-    with torch.no_grad(), folded_convolutions(layer):
-        layer(x.float())
-
-    layer.to(torch.float64)
-
-    with torch.no_grad(), folded_convolutions(layer):
-        assert layer(x).dtype == torch.float64
-        torch.testing.assert_close(layer(x), as_plain_convolution(layer, x))
-
-
 def test_folding_lays_each_kernel_out_once_and_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     unet, calls = make_unet(), []
-    lay_out = TemporalConv.matrix
-    monkeypatch.setattr(TemporalConv, "matrix", lambda layer: calls.append(layer) or lay_out(layer))
-    convs = [layer for layer in unet.modules() if isinstance(layer, TemporalConv)]
+    lay_out = ShortConv.matrix
+    monkeypatch.setattr(ShortConv, "matrix", lambda layer: calls.append(layer) or lay_out(layer))
+    convs = [layer for layer in unet.modules() if isinstance(layer, ShortConv)]
     x, modulation = torch.randn(2, 64, 4), unet.modulate(torch.randn(2, 256))
 
     with torch.no_grad():
@@ -185,7 +79,7 @@ def test_unet_equals_one_of_plain_convolutions(monkeypatch: pytest.MonkeyPatch) 
     x, modulation = torch.randn(5, 64, 4), unet.modulate(torch.randn(5, 256))
     ours = unet(x, modulation)
 
-    monkeypatch.setattr(TemporalConv, "forward", as_plain_convolution)
+    monkeypatch.setattr(ShortConv, "forward", lambda layer, x: layer.conv(x))
 
     torch.testing.assert_close(ours, unet(x, modulation), rtol=1e-4, atol=1e-5)
 

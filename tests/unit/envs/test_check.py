@@ -12,22 +12,10 @@ import pytest
 from envs.base import MultiAgentEnv, Observed, StepResult
 from envs.check import Finding, check_env
 from envs.toy.counter import CounterConfig
-from envs.toy.linear import LinearConfig
+from tests.support.toy_systems import linear_config
 from worldmodel.types import EnvSpec
 
-LINEAR = LinearConfig(
-    num_agents=2,
-    state_dim=3,
-    action_dim=2,
-    obs_size=2,
-    memory=0.8,
-    gain=0.5,
-    noise_std=0.2,
-    action_cost=0.1,
-    terminate_beyond=None,
-    episode_steps=30,
-    system_seed=0,
-)
+LINEAR = linear_config(num_agents=2, state_dim=3, episode_steps=30)
 
 
 class Sound:

@@ -18,23 +18,11 @@ from envs.collector import Collector
 from envs.random_agent import RandomAgent
 from envs.stream import episode_seed
 from envs.toy.counter import CounterConfig
-from envs.toy.linear import LinearConfig
+from tests.support.toy_systems import linear_config
 from worldmodel.types import EnvSpec, TensorStruct, Trajectory
 
 COUNTER = CounterConfig(num_agents=2, shortest_episode=3, episode_steps=7)
-LINEAR = LinearConfig(
-    num_agents=2,
-    state_dim=4,
-    action_dim=2,
-    obs_size=2,
-    memory=0.8,
-    gain=0.5,
-    noise_std=0.2,
-    action_cost=0.1,
-    terminate_beyond=2.5,
-    episode_steps=20,
-    system_seed=0,
-)
+LINEAR = linear_config(num_agents=2, terminate_beyond=2.5)
 
 
 @dataclasses.dataclass(frozen=True)

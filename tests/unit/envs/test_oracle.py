@@ -11,28 +11,16 @@ import torch
 from torch import Tensor
 
 from envs.toy.bimodal import BimodalConfig
-from envs.toy.linear import LinearConfig
 from envs.toy.oracle import OracleConfig, OracleModel
 from envs.toy.system import SystemEnv
+from tests.support.toy_systems import linear_config
 from worldmodel.config import ConfigError
 from worldmodel.contract.checks import CHECKS
 from worldmodel.contract.subject import Subject
 from worldmodel.protocol import StateDecoding
 from worldmodel.types import Prediction, Segment, Transition
 
-LINEAR = LinearConfig(
-    num_agents=3,
-    state_dim=4,
-    action_dim=2,
-    obs_size=2,
-    memory=0.8,
-    gain=0.5,
-    noise_std=0.2,
-    action_cost=0.1,
-    terminate_beyond=2.0,
-    episode_steps=20,
-    system_seed=0,
-)
+LINEAR = linear_config(terminate_beyond=2.0)
 BIMODAL = BimodalConfig(
     num_agents=3,
     state_dim=2,

@@ -17,22 +17,11 @@ from envs.collector import Collector
 from envs.mamujoco import MamujocoConfig
 from envs.perturb import perturb_one_agent, try_actions
 from envs.random_agent import RandomAgent
-from envs.toy.linear import LinearConfig, LinearSystem
+from envs.toy.linear import LinearSystem
+from tests.support.toy_systems import linear_config
 from worldmodel.types import EnvSpec, Trajectory
 
-LINEAR = LinearConfig(
-    num_agents=3,
-    state_dim=4,
-    action_dim=2,
-    obs_size=2,
-    memory=0.8,
-    gain=0.5,
-    noise_std=0.2,
-    action_cost=0.1,
-    terminate_beyond=None,
-    episode_steps=12,
-    system_seed=0,
-)
+LINEAR = linear_config(episode_steps=12)
 CHEETAH = MamujocoConfig(
     scenario="HalfCheetah",
     partition="2x3",

@@ -10,25 +10,9 @@ import pytest
 from envs.base import EnvError
 from envs.toy.bimodal import BimodalConfig, BimodalSystem
 from envs.toy.counter import CounterConfig
-from envs.toy.linear import LinearConfig, LinearSystem
+from envs.toy.linear import LinearSystem
+from tests.support.toy_systems import linear_config
 from worldmodel.config import ConfigError
-
-
-def linear(**changes: Any) -> LinearConfig:
-    values = {
-        "num_agents": 3,
-        "state_dim": 4,
-        "action_dim": 2,
-        "obs_size": 2,
-        "memory": 0.8,
-        "gain": 0.5,
-        "noise_std": 0.2,
-        "action_cost": 0.1,
-        "terminate_beyond": None,
-        "episode_steps": 20,
-        "system_seed": 0,
-    }
-    return LinearConfig(**(values | changes))
 
 
 def bimodal(**changes: Any) -> BimodalConfig:
@@ -53,7 +37,7 @@ def draw_next(system: Any, state: np.ndarray, action: np.ndarray, number: int) -
 
 
 def test_linear_next_states_have_the_published_mean_and_covariance() -> None:
-    system = LinearSystem(linear())
+    system = LinearSystem(linear_config())
     state, action = np.array([1.0, -2.0, 0.5, 3.0]), np.random.default_rng(1).uniform(-1, 1, (3, 2))
     drawn = draw_next(system, state, action, 20_000)
     # Five standard errors: 0.2 / sqrt(20000) for the mean, 0.04 * sqrt(2 / 20000) for a variance.
@@ -62,7 +46,7 @@ def test_linear_next_states_have_the_published_mean_and_covariance() -> None:
 
 
 def test_linear_gain_is_how_far_an_action_moves_the_mean() -> None:
-    system = LinearSystem(linear())
+    system = LinearSystem(linear_config())
     state, zero = np.ones(4), np.zeros((3, 2))
     for agent in range(3):
         for index in range(2):
@@ -74,14 +58,14 @@ def test_linear_gain_is_how_far_an_action_moves_the_mean() -> None:
 
 
 def test_linear_mean_takes_batches() -> None:
-    system = LinearSystem(linear())
+    system = LinearSystem(linear_config())
     states, actions = np.random.default_rng(0).normal(size=(5, 4)), np.random.default_rng(1).normal(size=(5, 3, 2))
     one_by_one = [system.predictive_mean(state, action) for state, action in zip(states, actions, strict=True)]
     np.testing.assert_allclose(system.predictive_mean(states, actions), one_by_one)
 
 
 def test_linear_without_noise_follows_its_formula_step_by_step() -> None:
-    config = linear(noise_std=0.0)
+    config = linear_config(noise_std=0.0)
     env, system = config.build(), LinearSystem(config)
     state = env.reset(3).state
     for seed in range(5):
@@ -94,14 +78,14 @@ def test_linear_without_noise_follows_its_formula_step_by_step() -> None:
 
 
 def test_linear_agents_see_their_own_window_only() -> None:
-    env = linear(num_agents=2).build()
+    env = linear_config(num_agents=2).build()
     observed = env.reset(0)
     np.testing.assert_array_equal(observed.obs[:, :2], observed.state[[[0, 1], [2, 3]]])
     np.testing.assert_array_equal(observed.obs[:, 2:], np.eye(2))
 
 
 def test_another_system_seed_is_another_system_and_the_same_is_the_same() -> None:
-    gains = [LinearSystem(linear(system_seed=seed)).action_gain(0) for seed in (0, 0, 1)]
+    gains = [LinearSystem(linear_config(system_seed=seed)).action_gain(0) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(gains[0], gains[1])
     assert not np.allclose(gains[0], gains[2])
 
@@ -123,7 +107,7 @@ def test_bimodal_next_states_follow_the_published_mixture() -> None:
     np.testing.assert_allclose(law.mean[0] - law.mean[1], 1.0)
 
 
-@pytest.mark.parametrize("config", [linear(), bimodal()])
+@pytest.mark.parametrize("config", [linear_config(), bimodal()])
 def test_an_episode_is_a_function_of_seed_and_actions(config: Any) -> None:
     first, second = config.build(), config.build()
     second.reset(1)
@@ -137,7 +121,7 @@ def test_an_episode_is_a_function_of_seed_and_actions(config: Any) -> None:
     assert not np.allclose(first.reset(6).state, episodes[0][0])
 
 
-@pytest.mark.parametrize("config", [linear(), bimodal()])
+@pytest.mark.parametrize("config", [linear_config(), bimodal()])
 def test_episodes_are_truncated_at_their_limit(config: Any) -> None:
     env = config.build()
     env.reset(0)
@@ -147,7 +131,7 @@ def test_episodes_are_truncated_at_their_limit(config: Any) -> None:
         env.step(np.zeros((3, 2), np.float32))
 
 
-@pytest.mark.parametrize("config", [linear(terminate_beyond=1.5), bimodal(terminate_beyond=1.5)])
+@pytest.mark.parametrize("config", [linear_config(terminate_beyond=1.5), bimodal(terminate_beyond=1.5)])
 def test_termination_is_optional_and_follows_the_state(config: Any) -> None:
     env = config.build()
     ended = 0
@@ -184,8 +168,8 @@ def test_the_counter_ends_when_its_seed_says(seed: int, length: int, terminates:
 @pytest.mark.parametrize(
     ("make", "changes", "message"),
     [
-        (linear, {"memory": 1.0}, "memory = 1.0: expected at least 0 and below 1"),
-        (linear, {"obs_size": 5}, "obs_size = 5: expected 1 to state_dim = 4"),
+        (linear_config, {"memory": 1.0}, "memory = 1.0: expected at least 0 and below 1"),
+        (linear_config, {"obs_size": 5}, "obs_size = 5: expected 1 to state_dim = 4"),
         (bimodal, {"jump": 0.1}, "the modes overlap"),
         (bimodal, {"probability": 1.0}, "probability = 1.0"),
     ],

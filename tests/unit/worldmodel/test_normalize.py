@@ -1,12 +1,16 @@
 """Running statistics against numpy on the whole data, and the promises about constant and rare dimensions."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldmodel.normalize import RunningNormalizer
+from worldmodel.contract.random_data import random_trajectory
+from worldmodel.normalize import RunningNormalizer, absorb
+from worldmodel.types import EnvSpec
 
 
 @settings(max_examples=25, deadline=None)
@@ -88,3 +92,29 @@ def test_refuses_bad_rows() -> None:
     with pytest.raises(FloatingPointError):
         normalizer.update(torch.tensor([[0.0, float("nan")]]))
     assert normalizer.count.item() == 0
+
+
+def test_an_episode_in_stretches_counts_as_the_whole() -> None:
+    spec = EnvSpec("two", 2, 3, obs_sizes=(4, 2), action_sizes=(1, 1), episode_steps=20)
+    episode = random_trajectory(spec, 20, torch.Generator().manual_seed(0))
+    sizes = {"state": 3, "change": 3, "obs": 8, "reward": 1}
+    whole, cut = ({name: RunningNormalizer(size, std_floor=0.0) for name, size in sizes.items()} for _ in range(2))
+
+    absorb(episode, **whole)
+    for start, stop in ((0, 12), (12, 13), (13, 20)):
+        steps = {name: getattr(episode, name)[start:stop] for name in ("action", "reward", "terminated", "truncated")}
+        states = {name: getattr(episode, name)[start : stop + 1] for name in ("obs", "state")}
+        absorb(dataclasses.replace(episode, **steps, **states, is_start=start == 0), **cut)
+
+    state = episode.state.double()
+    rows = {
+        "state": state,
+        "change": state.diff(dim=0),
+        "obs": episode.obs.flatten(1),
+        "reward": episode.reward[:, None],
+    }
+    for name, expected in rows.items():
+        for norm in (whole[name], cut[name]):
+            assert norm.count.item() == len(expected), name
+            torch.testing.assert_close(norm.mean, expected.double().mean(dim=0))
+            torch.testing.assert_close(norm.var, expected.double().var(dim=0, correction=0))

@@ -15,8 +15,8 @@ from torch.nn import functional
 from dima.run.optimize import PartOptimizer
 from envs.collector import Collector
 from envs.random_agent import RandomAgent
-from envs.toy.linear import LinearConfig
 from tests.support.dima_models import compose_group
+from tests.support.toy_systems import small_linear_config
 from worldmodel.contract.random_data import random_action, random_segment, random_state, random_trajectory, stir
 from worldmodel.ensemble.dynamics import Forecast, disagreement
 from worldmodel.ensemble.members import Members
@@ -179,19 +179,7 @@ def test_the_mean_of_all_members_draws_nothing() -> None:
     torch.testing.assert_close(one.state, expected)
 
 
-LINEAR = LinearConfig(
-    num_agents=2,
-    state_dim=3,
-    action_dim=1,
-    obs_size=2,
-    memory=0.8,
-    gain=0.5,
-    noise_std=0.1,
-    action_cost=0.1,
-    terminate_beyond=None,
-    episode_steps=50,
-    system_seed=0,
-)
+LINEAR = small_linear_config()
 
 
 def test_it_finds_a_linear_law_its_noise_and_where_it_knows_nothing() -> None:

@@ -9,32 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.toy.linear import LinearConfig
 from envs.toy.oracle import OracleModel, OracleState
 from tests.support.dima_models import lively_dima
+from tests.support.toy_systems import linear_config
 from worldmodel.contract.random_data import random_action, random_segment
 from worldmodel.evaluation.action_gain import describe_gain, model_changes
 from worldmodel.evaluation.curves import Bootstrap
 from worldmodel.evaluation.units import Units
 from worldmodel.types import EnvSpec, Prediction, Segment
 
-SYSTEM = (
-    LinearConfig(
-        num_agents=3,
-        state_dim=4,
-        action_dim=2,
-        obs_size=2,
-        memory=0.8,
-        gain=0.5,
-        noise_std=0.2,
-        action_cost=0.1,
-        terminate_beyond=None,
-        episode_steps=12,
-        system_seed=0,
-    )
-    .build()
-    .system
-)
+SYSTEM = linear_config(episode_steps=12).build().system
 MOMENTS = 30
 
 

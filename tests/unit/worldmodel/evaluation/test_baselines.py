@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.toy.linear import LinearConfig, LinearSystem
+from envs.toy.linear import LinearSystem
 from envs.toy.system import SystemEnv
+from tests.support.toy_systems import linear_config
 from worldmodel.contract.checks import CHECKS
 from worldmodel.contract.random_data import random_obs, random_trajectory
 from worldmodel.contract.subject import Subject
@@ -34,19 +35,7 @@ def made_up(count: int = 4, length: int = 30, seed: int = 0) -> list[Trajectory]
 
 
 def make_system(noise_std: float = 0.0) -> LinearSystem:
-    config = LinearConfig(
-        num_agents=3,
-        state_dim=4,
-        action_dim=2,
-        obs_size=2,
-        memory=0.9,
-        gain=0.3,
-        noise_std=noise_std,
-        action_cost=0.1,
-        terminate_beyond=None,
-        episode_steps=40,
-        system_seed=3,
-    )
+    config = linear_config(memory=0.9, gain=0.3, noise_std=noise_std, episode_steps=40, system_seed=3)
     return LinearSystem(config)
 
 

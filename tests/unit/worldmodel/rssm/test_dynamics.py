@@ -75,7 +75,7 @@ def naive_losses(dynamics: Dynamics, segment: Segment, seed: int) -> dict[str, T
     """Every loss, number by number, from the filtered latents."""
     units, heads = dynamics._units[0], dynamics.heads
     filtered = dynamics.filter(segment.obs, segment.action, segment.valid, seeded(seed))
-    obs, state = units.normalize_obs(segment.obs), units.state.normalize(segment.state)
+    obs, state = units.layout.normalize(segment.obs), units.state.normalize(segment.state)
     terms: dict[str, list[Tensor]] = {name: [] for name in ("obs", "state", "kl", "reward", "continuation", "action")}
     for row, (start, stop) in enumerate(REAL):
         for t in range(start, stop + 1):

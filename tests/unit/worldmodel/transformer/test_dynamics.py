@@ -165,7 +165,7 @@ def test_valid_steps_move_to_the_front_with_the_states_around_them() -> None:
 def test_the_loss_is_the_sum_of_its_three_means() -> None:
     dynamics, segment = dynamics_of(), padded(0, WINDOW)
     layout, tokenizer, reward_norm = dynamics._shared
-    tokens = tokenizer.encode(layout.normalize(segment.obs))
+    tokens = tokenizer.encode(layout.normalized_rows(segment.obs))
     hidden = dynamics.hidden(tokens, segment.action)
     likelihood, rewards, ends = [], [], []
     for row in range(6):

@@ -19,7 +19,7 @@ def test_the_loss_counts_every_real_state_once() -> None:
     )
     errors = []
     for row, t in segment.state_valid().nonzero().tolist():
-        z = model.tokenizer.decode(model.tokenizer.encode(model.layout.normalize(segment.obs[row, t])))
+        z = model.tokenizer.decode(model.tokenizer.encode(model.layout.normalized_rows(segment.obs[row, t])))
         estimate = model.state_norm.normalize(estimator.estimate(z))
         errors.append((estimate - model.state_norm.normalize(segment.state[row, t])).square().mean())
     output = estimator(segment, GENERATOR)

@@ -63,7 +63,7 @@ def test_padding_counts_for_nothing() -> None:
     valid = torch.tensor([[False], [True], [True], [False]])
     segment = random_segment(UNEQUAL, 4, 1, torch.Generator().manual_seed(4), valid)
     output = tokenizer(segment, GENERATOR)
-    z = tokenizer._layout[0].normalize(segment.obs)[segment.state_valid()]
+    z = tokenizer._layout[0].normalized_rows(segment.obs)[segment.state_valid()]
     tokens = tokenizer.encode(z)
     error = (tokenizer.decode(tokens) - z).abs()[:, UNEQUAL.obs_mask()[:, :4]]
     torch.testing.assert_close(output.loss, error.mean(), atol=1e-6, rtol=1e-5)

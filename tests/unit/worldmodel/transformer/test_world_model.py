@@ -22,12 +22,13 @@ def test_actors_see_reconstructions_in_the_real_world_as_in_imagination() -> Non
     model = lively_transformer()
     transition = random_transition(UNEQUAL, 6, torch.Generator().manual_seed(3), torch.zeros(6, dtype=torch.bool))
     state = model.observe(model.start(context(), generator=GENERATOR), transition, generator=GENERATOR)
-    z = model.tokenizer.decode(model.tokenizer.encode(model.layout.normalize(transition.obs)))
-    assert torch.equal(model.view(state).actor, model.layout.denormalize(z))
+    z = model.tokenizer.decode(model.tokenizer.encode(model.layout.normalized_rows(transition.obs)))
+    assert torch.equal(model.view(state).actor, model.layout.denormalize(model.layout.spread_rows(z)))
     assert not torch.allclose(model.view(state).actor, transition.obs, atol=1e-3)
     imagined, prediction = model.step(state, random_action(UNEQUAL, 6, GENERATOR), generator=GENERATOR)
     assert torch.equal(model.view(imagined).actor, prediction.obs)
-    assert torch.equal(model.view(imagined).actor, model.layout.denormalize(model.tokenizer.decode(imagined.tokens)))
+    z = model.tokenizer.decode(imagined.tokens)
+    assert torch.equal(model.view(imagined).actor, model.layout.denormalize(model.layout.spread_rows(z)))
 
 
 def test_a_real_step_ends_what_was_imagined() -> None:
