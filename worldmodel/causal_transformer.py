@@ -18,6 +18,9 @@ from worldmodel.types import TensorStruct
 INIT_STD = 0.02
 """Standard deviation of the initial weights, as in GPT-2 and minGPT."""
 
+WIDE_EMBEDDING_STD = 0.3
+"""Standard deviation of embeddings once `widen_weights` has scaled them."""
+
 
 class CacheTip:
     """How far the storage of a cache has been written; shared by every `KeyValueCache` that may share storage."""
@@ -209,6 +212,21 @@ def initialize_weights(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=INIT_STD)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def widen_weights(module: nn.Module) -> None:
+    """Scale weights drawn by GPT-2's rule to N(0, 1 / fan-in), and embeddings to N(0, 0.3^2).
+
+    0.02 fits a width of hundreds; a narrow transformer begins with attention that is all but uniform and outputs that
+    are all but zero, and loses its first thousand updates to growing out of that.
+    """
+    for part in module.modules():
+        for parameter in part.parameters(recurse=False):
+            if isinstance(part, nn.Linear) and parameter is part.weight:
+                parameter.mul_(part.in_features**-0.5 / INIT_STD)
+            elif parameter.ndim >= 2:
+                parameter.mul_(WIDE_EMBEDDING_STD / INIT_STD)
 
 
 def _merge_heads(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worldmodel.causal_transformer import CausalTransformer, KeyValueCache, initialize_weights
+from worldmodel.causal_transformer import CausalTransformer, KeyValueCache, initialize_weights, widen_weights
 from worldmodel.config import Config, OptimConfig
 from worldmodel.losses import masked_mean
 from worldmodel.networks import mlp
@@ -72,6 +72,9 @@ class DynamicsConfig(Config):
     temperature: float
     """Of the tokens' distribution in imagination; 0: always the most probable token."""
     optim: OptimConfig
+    """Of all of this."""
+    initial_weights: Literal["gpt2", "wide"] = "gpt2"
+    """gpt2: N(0, 0.02^2); wide: scaled to the width, for narrow models. A default, so that older runs can be read."""
 
     def validate(self) -> None:
         """Refuse sizes that cannot be built."""
@@ -151,6 +154,8 @@ class TokenDynamics(TrainablePart):
             config.attention_dropout,
             config.residual_dropout,
         )
+        if config.initial_weights == "wide":
+            widen_weights(self)
 
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
         """Cross entropy of tokens, smooth-L1 loss of the standardised reward and loss of the end, summed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worldmodel.causal_transformer import CausalTransformer, KeyValueCache
+from worldmodel.causal_transformer import CausalTransformer, KeyValueCache, widen_weights
 
 STEPS = 7
 
@@ -105,3 +105,18 @@ def test_a_full_cache_and_heads_that_do_not_divide_are_refused() -> None:
         model.step(cache, tokens()[:, :1])
     with pytest.raises(ValueError, match="3 attention heads cannot share 16 channels"):
         CausalTransformer(16, 1, 3, 4, 0.0, 0.0, 0.0)
+
+
+def test_wide_weights_keep_the_size_of_what_they_are_given() -> None:
+    model = CausalTransformer(16, 3, 4, 14, 0.0, 0.0, 0.0)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    widen_weights(model)
+    for name, parameter in model.named_parameters():
+        if name == "position":
+            expected = 0.3
+        elif parameter.ndim == 2:
+            expected = parameter.shape[1] ** -0.5
+        else:  # biases and norms
+            torch.testing.assert_close(parameter, before[name], atol=0, rtol=0)
+            continue
+        assert float(parameter.detach().std()) == pytest.approx(expected, rel=0.25), name
