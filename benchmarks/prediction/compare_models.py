@@ -9,7 +9,7 @@ and the action gains of each model, beside the baselines.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -146,12 +146,12 @@ def _plot(tasks: dict[str, dict[str, list[MeasuredCell]]]) -> Figure:
         _dots(grid[1][column], models, names, colors)
         grid[0][column].set_title(task)
         grid[1][column].set_xticks(range(len(names)), names, rotation=30)
-    grid[0][0].set_ylabel(f"E_{MARKS[0]} of the state / standard deviation")
+    grid[0][0].set_ylabel(f"E_{MARKS[0]} / standard deviation")
     grid[1][0].set_ylabel("action gain of each agent")
     return figure
 
 
-def _bars(axes: Axes, models: dict[str, list[MeasuredCell]], names: list[str], colors: dict[str, str]) -> None:
+def _bars(axes: Axes, models: dict[str, list[MeasuredCell]], names: list[str], colors: Mapping[str, str]) -> None:
     for place, name in enumerate(names):
         if name in models:
             error = _error(models[name], MARKS[0])
@@ -165,7 +165,7 @@ def _bars(axes: Axes, models: dict[str, list[MeasuredCell]], names: list[str], c
         axes.text(len(names) - 0.5, level, name, ha="right", va="bottom", fontsize=6, color=look.color)
 
 
-def _dots(axes: Axes, models: dict[str, list[MeasuredCell]], names: list[str], colors: dict[str, str]) -> None:
+def _dots(axes: Axes, models: dict[str, list[MeasuredCell]], names: list[str], colors: Mapping[str, str]) -> None:
     axes.axhline(1.0, color="0.5", linewidth=0.6)
     for place, name in enumerate(names):
         for agent, gain in enumerate(_gains(models[name]) if name in models else []):

@@ -101,7 +101,7 @@ class CheckpointStore:
             raise CheckpointError(f"{self.directory} holds no checkpoint")
         chosen = steps[-1] if env_steps is None else env_steps
         if chosen not in steps:
-            raise CheckpointError(f"no checkpoint at {chosen} env steps in {self.directory}; there are {steps}")
+            raise CheckpointError(f"no checkpoint at {chosen} in {self.directory}; there are {steps}")
         return read_checkpoint(self.path(chosen), only)
 
     def newest_whole(self, before: int | None = None) -> int | None:
