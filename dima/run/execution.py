@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dima.run.execution_facts import describe_execution
+from dima.run.execution_facts import describe_execution, execution_facts
 from dima.run.inference_config import InferenceTrainingConfig
 from dima.run.inference_training import InferenceTraining
 from dima.run.saved_inference import open_inference
@@ -39,20 +39,20 @@ def choose_belief(
             raise ConfigError(
                 f"inference = {inference!r}: the policy of this run is fed with {kind}, for which no state is inferred"
             )
-        return None, describe_execution(settings, None)
-    facts: dict[str, Any] = {"actor_input": learner.mappo.policy.input.kind}
+        return None, describe_execution(settings, learner.model, None)
     chosen = {"combine": combine, "samples": samples}
     if inference == "joint":
         raise ConfigError("inference = joint gives all agents' observations, and this policy is fed with the state")
     if inference is not None:
         saved = open_inference(inference, learner.spec, learner.device, f"evaluate run={run.folder.path}")
         belief = _belief(saved.inference, combine, samples)
-        return belief, {**facts, "state": {**saved.describe(), **chosen}}
+        return belief, execution_facts(settings, learner.model, {**saved.describe(), **chosen})
     if run.inference is None:
-        return None, {**facts, "state": "true"}
+        return None, describe_execution(settings, learner.model, None)
     trained = InferenceTraining(_without_updates(settings), learner.spec, learner.randomness)
     trained.load_weights(run.inference)
-    return _belief(trained.inference, combine, samples), {**facts, "state": {**trained.describe(), **chosen}}
+    facts = execution_facts(settings, learner.model, {**trained.describe(), **chosen})
+    return _belief(trained.inference, combine, samples), facts
 
 
 def _belief(inference: Any, combine: Combine, samples: int) -> Belief:

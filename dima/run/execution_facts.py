@@ -3,31 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from dima.run.inference_training import InferenceTraining
 from dima.run.settings import TrainSettings
+from worldmodel.protocol import WorldModel
+
+Sees = Literal["own", "joint", "full"]
+"""The most that reaches an actor: its own observations, those of all agents, or the true global state."""
 
 
-def describe_execution(settings: TrainSettings, inference: InferenceTraining | None) -> dict[str, Any]:
-    """The actors' input, and where the state in it comes from: None, `true`, or an inferencer with what it reads."""
+def describe_execution(
+    settings: TrainSettings, model: WorldModel[Any], inference: InferenceTraining | None
+) -> dict[str, Any]:
+    """`execution_facts` of a run as it trains, with the inferencer that learns beside its policy, if any."""
+    state = None
+    if settings.policy.policy.input in ("state", "obs+state"):
+        state = "true" if inference is None else inference.describe()
+    return execution_facts(settings, model, state)
+
+
+def execution_facts(
+    settings: TrainSettings, model: WorldModel[Any], state: Literal["true"] | dict[str, Any] | None
+) -> dict[str, Any]:
+    """What manifests and scores keep: the actors' input, what an actor `sees` at most, and where the state comes from.
+
+    `state`: None where none is looked at, `true`, or the description of an inferencer.
+    """
     kind = settings.policy.policy.input
-    if kind not in ("state", "obs+state"):
-        return {"actor_input": kind, "state": None}
-    return {"actor_input": kind, "state": "true" if inference is None else inference.describe()}
+    sees: Sees = "joint" if hears_others(kind, model, state) else "own"
+    if _is_true(state) or getattr(settings.env, "obs_mode", None) == "full":
+        sees = "full"
+    return {"actor_input": kind, "sees": sees, "state": state}
+
+
+def hears_others(kind: str, model: WorldModel[Any], state: str | Mapping[str, Any] | None) -> bool:
+    """Whether an agent's action depends on what the others observe: by its input, the model's view, or inference."""
+    by_view = kind in ("obs", "obs+state") and not model.decentralized
+    return kind == "joint" or by_view or (isinstance(state, Mapping) and state["auxiliary"] == "joint")
 
 
 def announce_execution(execution: Mapping[str, Any]) -> dict[str, str]:
-    """The same in words, as one fact that a command prints; nothing where agents act on their observations alone."""
-    if execution["actor_input"] == "obs":
+    """The same in words, as one fact that a command prints; nothing where agents act on their own observations alone.
+
+    Facts of older manifests say nothing of what actors see, nor does this of them.
+    """
+    kind, state, sees = execution["actor_input"], execution["state"], execution.get("sees")
+    if kind == "obs" and sees in (None, "own"):
         return {}
-    state = execution["state"]
-    words = "all agents' observations" if execution["actor_input"] == "joint" else execution["actor_input"]
-    if state == "true" or (state is not None and state["kind"] == "oracle"):
-        words += "; at execution the true state"
-    elif state is not None:
+    words = "all agents' observations" if kind == "joint" else kind
+    if _is_true(state):
+        return {"actors see": f"{words}; at execution the true state"}
+    if state is not None:
         reads = "own" if state["auxiliary"] == "own" else "all agents'"
         steps = state["history_steps"]
         words += f"; at execution inferred by {state['kind']} from {reads} observations of the last {steps + 1} steps"
         words += f", {state['combine']} of {state['samples']}"
+    if sees == "full":
+        words += "; every agent observes the full state"
+    elif sees == "joint" and kind != "joint" and (state is None or state["auxiliary"] == "own"):
+        words += "; agents hear each other through the world model"
     return {"actors see": words}
+
+
+def _is_true(state: str | Mapping[str, Any] | None) -> bool:
+    return state == "true" or (isinstance(state, Mapping) and state["kind"] == "oracle")

@@ -19,7 +19,7 @@ from torch.export import Dim
 from dima.run.actor_view import actor_view
 from dima.run.console import announce, say
 from dima.run.execution import choose_belief
-from dima.run.execution_facts import announce_execution
+from dima.run.execution_facts import announce_execution, hears_others
 from dima.run.hydra_app import run_app
 from dima.run.saved_run import SavedRun, open_run
 from dima.run.settings import read_settings
@@ -98,6 +98,7 @@ def describe(
     if path.noise.total:
         inputs["noise"] = ["B", path.noise.total]
     state = facts["state"] if isinstance(facts["state"], dict) else {}
+    hears = hears_others(facts["actor_input"], run.learner.model, facts["state"])
     return {
         "format": FORMAT,
         "env_id": spec.env_id,
@@ -112,6 +113,7 @@ def describe(
         "history_steps": path.history_steps,
         "noise_sizes": {"inference": path.noise.inference, "action": path.noise.action},
         "actor_input": facts["actor_input"],
+        "reads": "joint" if hears else "own",
         "inference": state.get("kind"),
         "auxiliary": state.get("auxiliary"),
         "combine": state.get("combine"),

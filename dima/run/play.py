@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from dima.run.behaviour import build_scripted
 from dima.run.console import StepCounter, announce, say
 from dima.run.evaluation import play_episodes
+from dima.run.execution import choose_belief
+from dima.run.execution_facts import announce_execution
 from dima.run.hydra_app import run_app
 from dima.run.runtime import DeviceChoice, derive_seeds
 from dima.run.saved_run import open_run
@@ -21,6 +23,7 @@ from envs.base import EnvConfig, MultiAgentEnv
 from envs.scripted_agent import ScriptedAgent
 from envs.vector import SeparateEnvs
 from imagination.agent import PolicyAgent
+from imagination.belief import Combine
 from worldmodel.config import Config, ConfigError
 from worldmodel.protocol import Agent
 
@@ -49,6 +52,13 @@ class PlaySettings(Config):
     """The folder that the video is written into; null: RUN/play, or play/ENV for a script."""
     env: Any = None
     """With `policy=scripted`: an `EnvConfig`."""
+    inference: str | None = None
+    """How states are inferred for a policy that is fed with them: a run of `dima fit`, or `oracle`; null: the run's own
+    inferencer, or else the true state."""
+    combine: Combine | None = None
+    """What becomes of several samples' actions; null: as the run says."""
+    samples: int | None = None
+    """Draws an agent and step; null: as the run says."""
 
     def validate(self) -> None:
         """Refuse a still, and a script without an environment or beside a run."""
@@ -57,11 +67,14 @@ class PlaySettings(Config):
             self.require(self.run is not None, "run", "a run's folder")
             if self.env is not None:
                 raise ConfigError("env: a run is played in its own environment; with policy=scripted choose one")
-        elif self.run is not None:
-            raise ConfigError(
-                f"run = {self.run!r}: of no use with policy=scripted, which plays an environment's script"
-            )
-        elif not isinstance(self.env, EnvConfig):
+            return
+        for name in ("run", "inference", "combine", "samples"):
+            value = getattr(self, name)
+            if value is not None:
+                raise ConfigError(
+                    f"{name} = {value!r}: of no use with policy=scripted, which plays an environment's script"
+                )
+        if not isinstance(self.env, EnvConfig):
             raise ConfigError("env has no value; give one with policy=scripted: env=bidexhands-mujoco/pen")
 
 
@@ -105,19 +118,22 @@ class _Film:
 
 
 def _run(settings: PlaySettings) -> _Film:
-    """The policy of a run, in the run's environment."""
+    """The policy of a run, in the run's environment, acting on what it acts on in `dima evaluate`."""
     assert settings.run is not None
     run = open_run(settings.run, settings.checkpoint, settings.device, settings.num_threads, "play")
     seed = derive_seeds(run.settings.seed, "evaluate", 1)[0] if settings.seed is None else settings.seed
+    belief, execution = choose_belief(run, settings.inference, settings.combine, settings.samples)
     out = Path(settings.out) if settings.out else run.folder.path / "play"
     description = {
         "task": run.learner.spec.env_id,
         "run": f"{settings.run}, after {run.env_steps} env steps",
         "parameters": run.learner.describe_parameters(),
+        **announce_execution(execution),
         "device": run.learner.device,
     }
     generator = run.learner.randomness.fresh("evaluate")
-    agent = PolicyAgent(run.learner.model, run.learner.mappo.policy, generator, deterministic=settings.deterministic)
+    model, policy = run.learner.model, run.learner.mappo.policy
+    agent = PolicyAgent(model, policy, generator, deterministic=settings.deterministic, belief=belief)
     file = out / f"step{run.env_steps}-seed{seed}.mp4"
     return _Film(run.settings.env_config.build(), agent, seed, file, description)
 

@@ -71,11 +71,13 @@ def _start(config: DictConfig) -> None:
         folder.lock()
         seeds = evaluation_seeds(settings)
         manifest = make_manifest(learner.device, learner.spec, choices, settings.seed, seeds)
-        folder.write_manifest({**manifest, "execution": describe_execution(settings, inference)})
+        execution = describe_execution(settings, learner.model, inference)
+        folder.write_manifest({**manifest, "execution": execution})
         scores = {
             "env": learner.spec.env_id,
             "versions": dict(learner.spec.versions),
             "seed": settings.seed,
+            "execution": execution,
             "episode_seeds": seeds,
             "evaluations": [],
         }
@@ -184,7 +186,7 @@ def _prepare(
             "task": f"{learner.spec.env_id} ({learner.spec.num_agents} agents)",
             "model": type(learner.model).__name__,
             "parameters": learner.describe_parameters(),
-            **announce_execution(describe_execution(settings, inference)),
+            **announce_execution(describe_execution(settings, learner.model, inference)),
             "device": learner.device,
             "env steps": f"{env_steps} to {settings.env_steps}",
             "run folder": folder.path,

@@ -125,6 +125,24 @@ def test_evaluation_acts_on_what_it_is_told_to(trained: Path) -> None:
     assert len({tuple(returns) for returns in (own, fitted, true, votes)}) == 4
 
 
+def test_a_film_is_of_what_is_evaluated(trained: Path) -> None:
+    """The same episode, on the same inferred states: by the run's own inferencer, and by one that is named."""
+    pytest.importorskip("imageio_ffmpeg")
+    shown = set()
+    for words, sees in (
+        ((), "at execution inferred by globediff from own observations of the last 4 steps, draw of 1"),
+        (("inference=fit", "combine=votes", "samples=3"), "of the last 4 steps, votes of 3"),
+        (("inference=oracle",), "at execution the true state"),
+    ):
+        outcome = dima("play", "run=run", "num_threads=1", *words, "out=films", cwd=trained)
+        assert outcome.code == 0, outcome.stderr
+        assert sees in outcome.stdout
+        evaluated = _returns(trained, *words, "episodes=1")[0][0]
+        assert f"episode return {evaluated:.1f} over" in outcome.stdout
+        shown.add(f"{evaluated:.1f}")
+    assert len(shown) > 1, "what is acted on changes nothing here: the returns above tell nothing"
+
+
 def test_an_evaluation_needs_no_other_folder(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "run", tmp_path / "run")
     assert _returns(tmp_path)[0] == _returns(trained, "episodes=3")[0]
@@ -137,7 +155,7 @@ def test_an_oracle_is_the_true_state(trained: Path, tmp_path: Path) -> None:
     config.inference = {"_target_": config.inference._target_}
     OmegaConf.save(config, tmp_path / "run" / "config.yaml")
     true, execution = _returns(tmp_path)
-    assert execution == {"actor_input": "state", "state": "true"}
+    assert execution == {"actor_input": "state", "sees": "full", "state": "true"}
     assert true == _returns(trained, "inference=oracle", "seed=0")[0]
 
 
@@ -154,6 +172,8 @@ def test_an_oracle_is_the_true_state(trained: Path, tmp_path: Path) -> None:
         ("evaluate", ("run=run", "inference=run"), "learned no state inference"),
         ("evaluate", ("run=run", "inference=joint"), "fed with the state"),
         ("evaluate", ("run=run", "inference=oracle", "samples=2"), "samples = 2"),
+        ("play", ("run=run", "inference=run"), "learned no state inference"),
+        ("play", ("policy=scripted", "env=toy/linear", "inference=fit"), "inference = 'fit': of no use with policy=scri"),
     ],
 )
 def test_mistakes_are_one_line(trained: Path, command: str, words: tuple[str, ...], message: str) -> None:
