@@ -108,12 +108,12 @@ def _who(opened: Opened) -> dict[str, Any]:
     described = opened.saved.describe()
     network = opened.saved.inference
     parameters = sum(p.numel() for p in network.parameters()) if isinstance(network, nn.Module) else 0
-    return {**described, "num_parameters": parameters, "reads": spell_reads(*opened.reads)}
+    return {**described, "num_parameters": parameters, "reads": spell_reads(described["auxiliary"], described["history_steps"])}
 
 
 def spell_reads(auxiliary: str, history_steps: int) -> str:
     """What an inferencer reads, in words; runs with the same words are compared like with like."""
-    whose = {"own": "own observation", "joint": "all agents' observations"}[auxiliary]
+    whose = {"own": "own observation", "joint": "all agents' observations", "state": "the true state"}[auxiliary]
     return whose if history_steps == 0 else f"{whose} and the {history_steps} before"
 
 

@@ -85,7 +85,7 @@ def _check_run(run: Place, sizes: _Sizes) -> None:
     run["run"].optional(Place.text)
     for name in ("checkpoint", "history_steps", "num_parameters"):
         run[name].integer(at_least=0)
-    run["auxiliary"].one_of("own", "joint")
+    run["auxiliary"].one_of("own", "joint", "state")
     run["reads"].text()
     run["note"].optional(Place.text)
     if (run["scores"].value is None) == (run["note"].value is None):

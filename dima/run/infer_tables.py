@@ -36,7 +36,7 @@ def grouped(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Runs by what they read, with the regression that reads the same in brackets; what reads nothing comes last."""
     groups: dict[str, dict[str, Any]] = {}
     for label, run in record["runs"].items():
-        reads = "the true state" if run["kind"] == "oracle" else run["reads"]
+        reads = "the true state" if run["kind"] == "oracle" else run["reads"]  # older records: an own observation
         groups.setdefault(reads, {})[label] = run
     for name, baseline in record["baselines"].items():
         reads = baseline["reads"] or "yardsticks"

@@ -8,6 +8,7 @@ from typing import Any
 from dima.run.fit_settings import FitSettings
 from imagination.belief import Combine
 from worldmodel.config import Config
+from worldmodel.inference.given import Oracle
 from worldmodel.protocol import StateInference
 
 
@@ -43,5 +44,9 @@ class InferenceTrainingConfig(Config):
 
 
 def describe_inference(name: str, inference: StateInference) -> dict[str, Any]:
-    """The kind of an inferencer and what it reads at execution, so that only like is compared with like."""
-    return {"kind": name, "auxiliary": inference.auxiliary, "history_steps": inference.history_steps}
+    """The kind of an inferencer and what it reads at execution, so that only like is compared with like.
+
+    `auxiliary` is `own` or `joint` observations, or `state` of an oracle, whatever observations it also checks.
+    """
+    auxiliary = "state" if isinstance(inference, Oracle) else inference.auxiliary
+    return {"kind": name, "auxiliary": auxiliary, "history_steps": inference.history_steps}

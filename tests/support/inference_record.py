@@ -89,7 +89,7 @@ def inference_record() -> dict[str, Any]:
         "runs": {
             "globediff": _run("globediff", "own", own, 0.4),
             "mlp": _run("mlp", "own", own, 0.6),
-            "oracle": _run("oracle", "own", own, 0.0),
+            "oracle": _run("oracle", "state", "the true state", 0.0),
             "joint": {**_run("joint", "joint", joint, 0.0), **nothing},
         },
         "baselines": {

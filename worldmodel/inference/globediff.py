@@ -136,7 +136,10 @@ class GlobeDiff(nn.Module):
     def latent_report(self, x: Tensor, s: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """By row [B]: the KL in nats, and the error of the predicted noise with z from the posterior and the prior.
 
-        Empty without a latent. Both errors meet the same steps and noise.
+        Empty without a latent. Both errors meet the same steps and noise. Prior and denoiser are those that samples
+        are made with, so averaged with `ema_decay` > 0: it is their use of the latent that is judged. No sample needs
+        the posterior, so there is no average of it, and the one in training serves as the probe: early in a fit, or
+        with a high learning rate at its end, the KL and `error_posterior` also hold how far the average lags behind.
         """
         networks = self._sampling_networks()
         if self.posterior is None or networks.prior is None:

@@ -13,6 +13,7 @@ from imagination.actor_input import ActorInputKind
 from imagination.agent import PolicyAgent
 from imagination.belief import Belief, Combine
 from imagination.policy import Policy, PolicyConfig
+from tests.support.dima_models import lively_dima
 from tests.support.inference_models import lively_inference
 from worldmodel.contract.random_data import stir
 from worldmodel.history import infer_for_agents
@@ -121,6 +122,27 @@ def test_the_true_state_is_not_looked_at(
         return agent.act(agent.begin(obs, state), obs, state, torch.ones(ROWS, dtype=torch.bool))[0]
 
     assert torch.equal(first_action(torch.zeros(ROWS, 2)), first_action(torch.full((ROWS, 2), 9.0)))
+
+
+@pytest.mark.parametrize(("combine", "num_samples"), [("draw", 1), ("votes", 3)])
+def test_the_true_state_is_not_looked_at_beside_observations(
+    make_policy: Callable[..., Policy], point_spec: EnvSpec, combine: Combine, num_samples: int
+) -> None:
+    """Over whole episodes, in a world model that carries states along and shows actors their observations."""
+    policy = make_policy("obs+state")
+    belief = Belief(lively_inference(point_spec, "globediff"), combine, num_samples)
+
+    def actions(change: Callable[[Tensor], Tensor]) -> Tensor:
+        steps = [(obs, change(state), is_first) for obs, state, is_first in episode(point_spec)]
+        model: WorldModel[Any] = lively_dima(point_spec)
+        agent = PolicyAgent(model, policy, torch.Generator().manual_seed(0), False, belief)
+        carry, chosen = agent.begin(*steps[0][:2]), []
+        for step in steps:
+            action, carry = agent.act(carry, *step)
+            chosen.append(action)
+        return torch.stack(chosen)
+
+    assert torch.equal(actions(lambda state: state), actions(lambda state: 9 - 3 * state))
 
 
 def test_a_policy_that_needs_no_state_keeps_no_history(

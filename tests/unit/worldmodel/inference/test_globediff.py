@@ -140,14 +140,33 @@ def test_a_held_out_loss_moves_no_weight_and_samples_come_from_the_average() -> 
         assert not torch.allclose(averaged, plain.sample(x, noise))
 
 
-def test_the_report_compares_posterior_and_prior_under_the_same_noise() -> None:
-    law = lively()
+@torch.no_grad()
+@pytest.mark.parametrize("ema_decay", [0.0, 0.8])
+def test_the_report_compares_posterior_and_prior_under_the_same_noise(ema_decay: float) -> None:
+    """By hand, with the prior and the denoiser that samples are made with."""
+    law = lively(f"ema_decay={ema_decay}", "num_denoising_steps=5")
+    if law.averaged is not None:
+        stir(law.averaged, seed=3)
+    networks = law.networks if law.averaged is None else law.averaged.module
+    assert law.posterior is not None
     x, s = data()
     report = law.latent_report(x, s, seeded(0))
-    assert {name: value.shape for name, value in report.items()} == dict.fromkeys(
-        ("kl", "error_posterior", "error_prior"), torch.Size([ROWS])
-    )
-    assert lively("latent_dim=0").latent_report(x, s, seeded(0)) == {}
+
+    g = seeded(0)
+    q, p = law.posterior(torch.cat([x, s], dim=1)), networks.prior(x)
+    unit = torch.randn(q.mean.shape, generator=g)
+    step, noise = torch.randint(5, (ROWS,), generator=g), torch.randn(ROWS, STATE_DIM, generator=g)
+    noisy = law.reverse.add_noise(s, noise, step)
+    torch.testing.assert_close(report["kl"], kl_divergence(as_torch(q), as_torch(p)))
+    for name, latent in (("posterior", q), ("prior", p)):
+        y = torch.cat([x, latent.mean + latent.log_std.exp() * unit], dim=1)
+        predicted = networks.denoiser(noisy, step, networks.denoiser.embed_condition(y))
+        torch.testing.assert_close(report[f"error_{name}"], (predicted - noise).square().mean(dim=1))
+    assert not torch.allclose(report["error_posterior"], report["error_prior"])
+
+
+def test_a_report_without_a_latent_is_empty() -> None:
+    assert lively("latent_dim=0").latent_report(*data(), seeded(0)) == {}
 
 
 @pytest.mark.parametrize(
