@@ -21,8 +21,8 @@ class Belief:
     """A way of inferring states, and how its draws are used.
 
     `draw`: one draw an agent and step is acted on (the paper's). `mean`: the mean of the actions for M draws.
-    `votes`: the action, among those for M draws, that lies nearest to the others (the first of several); unlike a mean it
-    is always an action for some plausible state.
+    `votes`: the action, among those for M draws, that lies nearest to the others (the first of several such); unlike a
+    mean it is always an action for some plausible state.
     """
 
     inference: StateInference

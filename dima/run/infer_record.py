@@ -108,7 +108,11 @@ def _who(opened: Opened) -> dict[str, Any]:
     described = opened.saved.describe()
     network = opened.saved.inference
     parameters = sum(p.numel() for p in network.parameters()) if isinstance(network, nn.Module) else 0
-    return {**described, "num_parameters": parameters, "reads": spell_reads(described["auxiliary"], described["history_steps"])}
+    return {
+        **described,
+        "num_parameters": parameters,
+        "reads": spell_reads(described["auxiliary"], described["history_steps"]),
+    }
 
 
 def spell_reads(auxiliary: str, history_steps: int) -> str:

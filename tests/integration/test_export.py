@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from dima.run.execution import choose_belief
-from dima.run.saved_run import open_run
+from dima.run.saved_run import SavedRun, open_run
 from imagination.agent import PolicyAgent
+from imagination.execution import ExecutionPath
 from tests.support.commands import POINT_TEAM, SMALL, dima
+from tests.support.decision_noise import decision_noise
 
 LOAD = """
 import json, sys
@@ -22,34 +27,50 @@ class Refuse:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import torch
+torch.set_num_threads(1)
 if COMPILED:
-    act = torch._inductor.aoti_load_package("compiled.pt2")
+    act = torch._inductor.aoti_load_package(FILE)
     about = act.get_metadata()
 else:
     about = {"metadata.json": ""}
-    act = torch.export.load("policy.pt2", extra_files=about).module()
+    act = torch.export.load(FILE, extra_files=about).module()
 about = json.loads(about["metadata.json"])
 assert about["compiled"] is COMPILED
-assert about["env_id"] == "test/point-team" and about["inputs"] == {"history": ["B", 4, 2, 4]}, about
-obs = torch.load("obs.pt", weights_only=True)
-history = obs[0][:, None].repeat(1, about["history_steps"] + 1, 1, 1)
+assert about["env_id"] == "test/point-team" and about["inputs"]["history"] == ["B", 4, 2, 4], about
 actions = []
-for now in obs:
-    history = torch.cat([history[:, 1:], now[:, None]], dim=1)
-    actions.append(act(history))
-torch.save(torch.stack(actions), "actions.pt")
+for obs, noise in torch.load("episodes.pt", weights_only=True):
+    history = obs[0][:, None].repeat(1, about["history_steps"] + 1, 1, 1)
+    for now, drawn in zip(obs, noise):
+        history = torch.cat([history[:, 1:], now[:, None]], dim=1)
+        size = sum(about["noise_sizes"].values())
+        assert drawn.shape == (len(now), size)
+        actions.append(act(history, drawn) if size else act(history))
+torch.save(actions, "actions.pt")
 """
+
+BATCHES, STEPS = (1, 2, 5), 4
+
+CASES = {
+    "regression": ("fit",),
+    "draw": ("diffusion",),
+    "votes": ("diffusion", "combine=votes", "samples=3", "deterministic=false"),
+}
+"""The run that infers the state, and what else is said to `dima export`."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose policy is fed with the state, `fit` for its task and `other` for one of three agents."""
+    """`run`, whose policy is fed with observations and the state; `fit` and `diffusion` for its task, `other` for
+    another; `obs` and `joint`, whose policies need no state."""
     folder = tmp_path_factory.mktemp("export")
     for command in (
         ("train", *SMALL, "policy.policy.input=obs+state", "out=run"),
+        ("train", *SMALL, "env_steps=30", "policy.policy.input=obs", "out=obs"),
+        ("train", *SMALL, "env_steps=30", "policy.policy.input=joint", "out=joint"),
         ("collect", *POINT_TEAM, "policy=ou", "episodes=4", "num_workers=1", "out=data"),
         ("collect", *POINT_TEAM, "env.num_agents=3", "policy=ou", "episodes=4", "num_workers=1", "out=data3"),
         ("fit", "data=data", "inference=mlp", "preset=smoke", "device=cpu", "updates=20", "out=fit"),
+        ("fit", "data=data", "inference=globediff", "preset=smoke", "device=cpu", "updates=5", "out=diffusion"),
         ("fit", "data=data3", "inference=mlp", "preset=smoke", "device=cpu", "updates=5", "out=other"),
     ):
         outcome = dima(*command, cwd=folder)
@@ -57,31 +78,67 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_file_acts_by_itself_as_the_policy_does(
-    folder: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    folder: Path, compiled: bool, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = "compiled.pt2" if compiled else "policy.pt2"
-    outcome = dima("export", "run=run", "inference=fit", f"compile={compiled}", f"out={file}", cwd=folder)
+    """For the same noise, at any batch size: as machine code to fewer digits."""
+    inference, *words = CASES[case]
+    file = f"{case}-{compiled}.pt2"
+    words = ["run=run", f"inference={inference}", *words, f"compile={compiled}", f"out={file}"]
+    outcome = dima("export", *words, cwd=folder, limit_s=600)
     assert outcome.code == 0, outcome.stderr
-    assert f"wrote {file}: history ['B', 4, 2, 4] -> action [B,N,A]" in outcome.stdout
-    obs = torch.randn(6, 5, 2, 4, generator=torch.Generator().manual_seed(0))
-    torch.save(obs, folder / "obs.pt")
-    subprocess.run([sys.executable, "-c", f"COMPILED = {compiled}\n{LOAD}"], cwd=folder, check=True)
-    actions = torch.load(folder / "actions.pt", weights_only=True)
-
+    assert f"wrote {file}: history ['B', 4, 2, 4]" in outcome.stdout
     monkeypatch.chdir(folder)
     run = open_run("run", "latest", "cpu", 1, "evaluate")
-    belief, _ = choose_belief(run, "fit", None, None)
-    agent = PolicyAgent(run.learner.model, run.learner.mappo.policy, torch.Generator(), True, belief)
-    carry = agent.begin(obs[0], torch.zeros(5, 2))
-    for step, seen in enumerate(obs):
-        expected, carry = agent.act(carry, seen, torch.zeros(5, 2), torch.full((5,), step == 0))
-        torch.testing.assert_close(actions[step], expected, rtol=1e-5, atol=1e-5)
+    episodes, expected = zip(*(_act(run, case, batch) for batch in BATCHES), strict=True)
+    torch.save(episodes, "episodes.pt")
+    child = f"COMPILED, FILE = {compiled}, {file!r}\n{LOAD}"
+    subprocess.run([sys.executable, "-c", child], cwd=folder, check=True)
 
-    again = dima("export", "run=run", "inference=fit", f"out={file}", cwd=folder)
+    tolerance = 1e-4 if compiled else 1e-6
+    for got, action in zip(torch.load("actions.pt", weights_only=True), itertools.chain(*expected), strict=True):
+        torch.testing.assert_close(got, action, rtol=0.0, atol=tolerance)
+    changed = torch.stack(_act(run, case, 5, seed=6)[1]) - torch.stack(expected[-1])
+    assert (changed.abs().max() > 10 * tolerance) == (inference == "diffusion"), "the noise decides"
+
+
+def _act(run: SavedRun, case: str, batch: int, seed: int = 5) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+    """Observations [T,B,N,O] and noise [T,B,D] of one episode, and the T actions of the policy in this process."""
+    inference, *words = CASES[case]
+    votes, deterministic = "combine=votes" in words, "deterministic=false" not in words
+    belief, _ = choose_belief(run, inference, "votes" if votes else "draw", 3 if votes else 1)
+    policy = run.learner.mappo.policy
+    agent = PolicyAgent(run.learner.model, policy, torch.Generator().manual_seed(seed), deterministic, belief)
+    sizes = ExecutionPath(policy, nn.Identity(), belief, deterministic).noise
+    assert (sizes.total > 0) == (inference == "diffusion")
+    same = torch.Generator().manual_seed(seed)
+    noise = torch.stack([decision_noise(sizes, 3 if votes else 1, 2, batch, same) for _ in range(STEPS)])
+    obs = torch.randn(STEPS, batch, 2, 4, generator=torch.Generator().manual_seed(batch))
+    carry, actions = agent.begin(obs[0], torch.zeros(batch, 2)), []
+    for step, seen in enumerate(obs):
+        action, carry = agent.act(carry, seen, torch.zeros(batch, 2), torch.full((batch,), step == 0))
+        actions.append(action)
+    return (obs, noise), actions
+
+
+def test_a_file_that_is_there_is_not_replaced(folder: Path) -> None:
+    (folder / "there.pt2").write_bytes(b"precious")
+    again = dima("export", "run=run", "inference=fit", "out=there.pt2", cwd=folder)
     assert again.code == 2
-    assert f"out = '{file}' is there already" in again.stderr
+    assert "out = 'there.pt2' is there already" in again.stderr
+    assert (folder / "there.pt2").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(("kind", "reads"), [("obs", "own"), ("joint", "joint")])
+def test_the_file_says_whose_observations_it_needs(folder: Path, kind: str, reads: str) -> None:
+    outcome = dima("export", f"run={kind}", f"out={kind}.pt2", cwd=folder)
+    assert outcome.code == 0, outcome.stderr
+    about = {"metadata.json": ""}
+    torch.export.load(folder / f"{kind}.pt2", extra_files=about)
+    said = json.loads(about["metadata.json"])
+    assert (said["actor_input"], said["reads"], said["auxiliary"]) == (kind, reads, None)
 
 
 def test_machine_code_without_a_compiler_is_refused(folder: Path) -> None:

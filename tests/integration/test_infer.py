@@ -83,6 +83,7 @@ def test_everything_is_measured_side_by_side(here: Path, capsys: pytest.CaptureF
     assert list(runs) == ["globediff", "vae", "mlp", "oracle", "joint"]
     assert runs["globediff"]["reads"] == "own observation and the 3 before"
     assert (runs["mlp"]["reads"], runs["mlp"]["auxiliary"]) == ("all agents' observations", "joint")
+    assert (runs["oracle"]["reads"], runs["oracle"]["auxiliary"]) == ("the true state", "state")
     assert [runs[label]["latent"] is None for label in runs] == [False, False, True, True, True]
     for name in ("error_mean", "error_draw", "energy_score"):
         assert runs["oracle"]["scores"][name]["value"] == 0

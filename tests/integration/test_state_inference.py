@@ -86,21 +86,34 @@ def test_the_inferencer_learns_beside_the_policy(trained: Path) -> None:
 
 def test_the_manifest_says_what_the_policy_acts_on(trained: Path) -> None:
     execution = json.loads((trained / "run" / "manifest.json").read_text())["execution"]
-    assert execution["actor_input"] == "state"
+    assert (execution["actor_input"], execution["sees"]) == ("state", "own")
+    assert json.loads((trained / "run" / "scores.json").read_text())["execution"] == execution
     assert execution["state"]["kind"] == "globediff"
     assert execution["state"]["history_steps"] == 3
 
 
-def test_a_resumed_run_equals_an_unbroken_one(trained: Path, tmp_path: Path) -> None:
-    for name in ("data", "fit"):
-        shutil.copytree(trained / name, tmp_path / name)
-    assert dima("train", *TRAIN, "env_steps=60", "out=run", cwd=tmp_path).code == 0
-    assert dima("train", "resume=run", "env_steps=120", cwd=tmp_path).code == 0
+def test_a_resumed_run_equals_an_unbroken_one(fitted: Path, tmp_path: Path) -> None:
+    """With averaged weights, stopped when one episode of two has ended since the inferencer learned."""
+    shutil.copytree(fitted / "data", tmp_path / "data")
+    fit = ("data=data", "inference=globediff", *FIT, "inference.ema_decay=0.9", "out=fit")
+    assert dima("fit", *fit, cwd=tmp_path).code == 0
+    train = (*TRAIN, "inference.every_episodes=2")
+    assert dima("train", *train, "env_steps=180", "out=whole", cwd=tmp_path).code == 0
+    assert dima("train", *train, "env_steps=120", "out=run", cwd=tmp_path).code == 0
+    assert _learned_at(tmp_path / "run") == [90]
+    assert dima("train", "resume=run", "env_steps=180", cwd=tmp_path).code == 0
+    assert _learned_at(tmp_path / "run") == _learned_at(tmp_path / "whole") == [90, 165]
     components = ("inference", "policy", "random", "world_model")
-    expected, got = final_tensors(trained / "run", components), final_tensors(tmp_path / "run", components)
+    expected, got = final_tensors(tmp_path / "whole", components), final_tensors(tmp_path / "run", components)
+    assert any("averaged" in name for name in expected["inference"])
     for component, tensors in expected.items():
         for name, tensor in tensors.items():
             assert torch.equal(got[component][name], tensor), f"{component} {name}"
+
+
+def _learned_at(run: Path) -> list[int]:
+    """Env steps at the end of the rounds in which the inferencer learned."""
+    return [row["env_steps"] for row in rows(run) if "inference/new_error_before" in row]
 
 
 def _returns(folder: Path, *words: str) -> tuple[list[float], dict]:
@@ -173,7 +186,11 @@ def test_an_oracle_is_the_true_state(trained: Path, tmp_path: Path) -> None:
         ("evaluate", ("run=run", "inference=joint"), "fed with the state"),
         ("evaluate", ("run=run", "inference=oracle", "samples=2"), "samples = 2"),
         ("play", ("run=run", "inference=run"), "learned no state inference"),
-        ("play", ("policy=scripted", "env=toy/linear", "inference=fit"), "inference = 'fit': of no use with policy=scri"),
+        (
+            "play",
+            ("policy=scripted", "env=toy/linear", "inference=fit"),
+            "inference = 'fit': of no use with policy=scri",
+        ),
     ],
 )
 def test_mistakes_are_one_line(trained: Path, command: str, words: tuple[str, ...], message: str) -> None:

@@ -72,11 +72,11 @@ class Outcome:
     stderr: str
 
 
-def dima(*arguments: str, cwd: Path, **variables: str) -> Outcome:
-    """Run `dima ARGUMENTS` in `cwd` to its end, with environment `variables` added."""
+def dima(*arguments: str, cwd: Path, limit_s: float = 120, **variables: str) -> Outcome:
+    """Run `dima ARGUMENTS` in `cwd` to its end, `limit_s` seconds at most, with environment `variables` added."""
     child = start(*arguments, cwd=cwd, **variables)
-    child.join(120)
-    assert child.exitcode is not None, "the command did not end within 120 s"
+    child.join(limit_s)
+    assert child.exitcode is not None, f"the command did not end within {limit_s} s"
     return Outcome(child.exitcode, (cwd / "stdout").read_text(), (cwd / "stderr").read_text())
 
 

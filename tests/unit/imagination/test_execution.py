@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dima.run.actor_view import actor_view
 from imagination.actor_input import ActorInputKind
@@ -15,6 +14,7 @@ from imagination.agent import PolicyAgent
 from imagination.belief import Belief, Combine
 from imagination.execution import ExecutionPath
 from imagination.policy import Policy
+from tests.support.decision_noise import decision_noise
 from tests.support.dima_models import compose_group, lively_dima
 from tests.support.inference_models import lively_inference
 from worldmodel.config import ConfigError
@@ -33,18 +33,6 @@ def lively_policy(kind: ActorInputKind, *overrides: str) -> Policy:
     stir(policy, scale=0.1)
     policy.input.update_statistics(random_trajectory(SPEC, 30, torch.Generator().manual_seed(0)))
     return policy
-
-
-def drawn_noise(path: ExecutionPath, generator: torch.Generator) -> Tensor:
-    """One step's noise [B,total] from the numbers that a `PolicyAgent` draws: inference first, draws outermost."""
-    sizes = [size for size in (path.noise.inference, path.noise.action) if size]
-    parts = []
-    for size in sizes:
-        per_draw = size // (path.num_samples * SPEC.num_agents)
-        rows = (path.num_samples, ROWS, SPEC.num_agents)
-        drawn = torch.randn(math.prod(rows), per_draw, generator=generator)  # in the order of the agent's own shapes
-        parts.append(drawn.unflatten(0, rows).movedim(1, 0).flatten(1))
-    return torch.cat(parts, dim=1)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +63,8 @@ def test_it_acts_as_the_agent_does(
         is_first = torch.tensor([step == 0, step in (0, 3)])
         history = extend_history(history, obs, is_first)
         expected, carry = agent.act(carry, obs, random_state(SPEC, ROWS, data), is_first)
-        action = path(history, drawn_noise(path, noise)) if path.noise.total else path(history)
+        drawn = decision_noise(path.noise, samples, SPEC.num_agents, ROWS, noise)
+        action = path(history, drawn) if path.noise.total else path(history)
         torch.testing.assert_close(action, expected, rtol=1e-5, atol=1e-5)
         obs = random_obs(SPEC, ROWS, data)
 

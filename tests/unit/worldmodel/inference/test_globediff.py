@@ -147,7 +147,7 @@ def test_the_report_compares_posterior_and_prior_under_the_same_noise(ema_decay:
     law = lively(f"ema_decay={ema_decay}", "num_denoising_steps=5")
     if law.averaged is not None:
         stir(law.averaged, seed=3)
-    networks = law.networks if law.averaged is None else law.averaged.module
+    networks: Any = law.networks if law.averaged is None else law.averaged.module
     assert law.posterior is not None
     x, s = data()
     report = law.latent_report(x, s, seeded(0))
