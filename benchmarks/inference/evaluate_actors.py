@@ -101,10 +101,14 @@ def _table(rows: dict[str, dict[str, Any]]) -> str:
     lines = ["| policy, state at execution | mean return | 95 % over seeds | by seed |", "|---|---:|---|---|"]
     for name, row in rows.items():
         interval = row["ci95_over_seeds"]
-        between = "one seed" if interval is None else f"[{interval[0]:.0f}, {interval[1]:.0f}]"
-        seeds = ", ".join(f"{each['mean']:.0f}" for each in row["by_seed"].values())
-        lines.append(f"| {name} | {row['mean']:.0f} | {between} | {seeds} |")
+        between = "one seed" if interval is None else f"[{_spell(interval[0])}, {_spell(interval[1])}]"
+        seeds = ", ".join(_spell(each["mean"]) for each in row["by_seed"].values())
+        lines.append(f"| {name} | {_spell(row['mean'])} | {between} | {seeds} |")
     return "\n".join(lines) + "\n"
+
+
+def _spell(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
 def _parse() -> argparse.Namespace:
