@@ -129,7 +129,7 @@ def _begin_inference(config: DictConfig, settings: TrainSettings, learner: Learn
     run = settings.inference.run
     if run is None:
         return None
-    saved = open_inference(run, learner.spec, learner.device, "train")
+    saved = open_inference(run, learner.spec, settings.env, learner.device, key="inference.run")
     if saved.path is None:
         raise ConfigError(f"inference.run = {run!r} learns nothing; expected a run of dima fit inference=...")
     OmegaConf.set_struct(config, False)
