@@ -89,6 +89,7 @@ def test_the_manifest_says_what_the_policy_acts_on(trained: Path) -> None:
     assert execution["actor_input"] == "state"
     assert execution["state"]["kind"] == "globediff"
     assert execution["state"]["history_steps"] == 3
+    assert json.loads((trained / "run" / "scores.json").read_text())["execution"] == execution
 
 
 def test_a_resumed_run_equals_an_unbroken_one(trained: Path, tmp_path: Path) -> None:
