@@ -4,7 +4,7 @@
 
 `--work` holds the runs, `--fits` a folder for each seed (seed0, ..) with a run of dima fit for each inferencer, learned
 from data that this seed's policies have collected. Every policy plays the same episode seeds. What is there is skipped.
-Intervals are over seeds: a bootstrap of the runs' mean returns.
+Intervals are over seeds: Student's t of the runs' mean returns, as a bootstrap of three only repeats their range.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-RESAMPLES = 10_000
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Two-sided 95 % quantiles of Student's t for so many seeds."""
 
 
 def main() -> int:
@@ -63,17 +64,21 @@ def _ways(actor: str, fits: Path, several: bool) -> list[tuple[str, list[str]]]:
 
 def _evaluate(run: Path, label: str, words: list[str], asked: argparse.Namespace) -> list[float]:
     out = run / "control" / (label.replace(", ", "-").replace(" ", "-") or "plain")
-    if not (out / "scores.json").exists():
+    scores = out / "scores.json"
+    if scores.exists() and len(json.loads(scores.read_text())["evaluations"][0]["returns"]) != asked.episodes:
+        raise SystemExit(f"{scores} has not {asked.episodes} episodes: delete it, or ask for as many with --episodes")
+    if not scores.exists():
         words = [f"run={run}", f"episodes={asked.episodes}", "seed=1000", "num_threads=1", f"out={out}", *words]
         subprocess.run(
             [sys.executable, "-m", "dima.run.cli", "evaluate", *words], check=True, stdout=subprocess.DEVNULL
         )
-    return json.loads((out / "scores.json").read_text())["evaluations"][0]["returns"]
+    return json.loads(scores.read_text())["evaluations"][0]["returns"]
 
 
 def _actor_parameters(run: Path) -> int:
     weights = load_file(run / "checkpoints" / "latest" / "policy.safetensors")
-    return sum(tensor.numel() for name, tensor in weights.items() if name.startswith("state.policy."))
+    networks = ("state.policy.trunk.", "state.policy.head.")
+    return sum(tensor.numel() for name, tensor in weights.items() if name.startswith(networks))
 
 
 def _is_finished(run: Path) -> bool:
@@ -83,9 +88,8 @@ def _is_finished(run: Path) -> bool:
 
 def _summary(by_seed: dict[str, list[float]]) -> dict[str, Any]:
     means = np.array([np.mean(returns) for returns in by_seed.values()])
-    rng = np.random.default_rng(0)
-    resampled = rng.choice(means, (RESAMPLES, len(means))).mean(axis=1)
-    interval = [float(end) for end in np.quantile(resampled, [0.025, 0.975])] if len(means) > 1 else None
+    half = T95[len(means)] * float(means.std(ddof=1)) / len(means) ** 0.5 if len(means) > 1 else 0.0
+    interval = [float(means.mean()) - half, float(means.mean()) + half] if len(means) > 1 else None
     return {
         "mean": float(means.mean()),
         "ci95_over_seeds": interval,
@@ -97,10 +101,14 @@ def _table(rows: dict[str, dict[str, Any]]) -> str:
     lines = ["| policy, state at execution | mean return | 95 % over seeds | by seed |", "|---|---:|---|---|"]
     for name, row in rows.items():
         interval = row["ci95_over_seeds"]
-        between = "one seed" if interval is None else f"[{interval[0]:.0f}, {interval[1]:.0f}]"
-        seeds = ", ".join(f"{each['mean']:.0f}" for each in row["by_seed"].values())
-        lines.append(f"| {name} | {row['mean']:.0f} | {between} | {seeds} |")
+        between = "one seed" if interval is None else f"[{_spell(interval[0])}, {_spell(interval[1])}]"
+        seeds = ", ".join(_spell(each["mean"]) for each in row["by_seed"].values())
+        lines.append(f"| {name} | {_spell(row['mean'])} | {between} | {seeds} |")
     return "\n".join(lines) + "\n"
+
+
+def _spell(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
 def _parse() -> argparse.Namespace:

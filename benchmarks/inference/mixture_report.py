@@ -69,7 +69,7 @@ def tables(rows: list[Row]) -> str:
         " One seed a cell, unless said otherwise. `between`: farther from every mode than 999 in 1 000 of a perfect"
         " sampler's samples.\n"
     ]
-    grid = varied(rows, ("num_modes", "state_dim", "separation"))
+    grid = varied(rows, ("num_modes", "state_dim", "separation", "updates"))
     text += _table("Modes, dimensions, separation (K = 5)", "modes, dimensions, separation", grid, _size)
     twenty = varied(rows, ("num_modes", "state_dim"), num_denoising_steps=20)
     text += _table("K = 20", "modes, dimensions, separation", twenty, _size)
@@ -124,7 +124,7 @@ def draw(rows: list[Row], out: Path) -> None:
         steps = sorted(varied(rows, ("num_denoising_steps",)), key=lambda row: row["num_denoising_steps"])
         _line(axes[0], [(row["num_denoising_steps"], row["ratio"]) for row in steps], "4 modes", COLORS[4])
         axes[0].set_xlabel("denoising steps K")
-        grid = varied(rows, ("num_modes", "state_dim", "separation"))
+        grid = varied(rows, ("num_modes", "state_dim", "separation", "updates"))
         for modes, color in COLORS.items():
             for dim, style in ((4, "-"), (8, ":")):
                 mine = [r for r in grid if (r["num_modes"], r["state_dim"]) == (modes, dim)]

@@ -33,8 +33,8 @@ from worldmodel.inference.regression import MlpConfig, VaeConfig
 from worldmodel.types import Segment
 
 MEASURED = 20_000
-VAE_KL_WEIGHT = 0.01
-"""As configs/fitting/inference/vae.yaml; it stands against an average over dimensions."""
+VAE_KL_WEIGHT = 0.08
+"""As configs/fitting/inference/vae.yaml."""
 
 
 def main() -> int:

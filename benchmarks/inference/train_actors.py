@@ -4,7 +4,7 @@
         [--seeds 0 1 2] [--env-steps 8000] [--only state obs ..]
 
 All learn in imagination on one partially observable task and differ in nothing but what the actors are fed with,
-and the wide ones in the actors' size: `obs-equal` has as many parameters as the actor on states and GlobeDiff together.
+and `obs-large` in the actors' size: about as many parameters as the actor on states and GlobeDiff together are trained.
 Started again, a run goes on where it stopped.
 """
 
@@ -19,7 +19,6 @@ ACTORS: dict[str, list[str]] = {
     "state": ["policy.policy.input=state"],
     "obs": [],
     "obs-large": ["policy.policy.hidden_dims=[512,512,512]"],
-    "obs-equal": ["policy.policy.hidden_dims=[677,677,677]"],
     "obs+state": ["policy.policy.input=obs+state"],
     "joint": ["policy.policy.input=joint"],
 }

@@ -14,7 +14,7 @@ from dima.run.execution import choose_belief
 from dima.run.execution_facts import announce_execution
 from dima.run.folder import RunFolder, new_path
 from dima.run.hydra_app import run_app
-from dima.run.runtime import DeviceChoice, derive_seeds
+from dima.run.runtime import DeviceChoice, derive_seeds, fresh_generator
 from dima.run.saved_run import SavedRun, open_run
 from dima.run.settings import read_settings
 from imagination.agent import PolicyAgent
@@ -34,7 +34,8 @@ class EvaluateSettings(Config):
     episodes: int
     """How many, each with a seed of its own."""
     seed: int | None
-    """What the episodes' seeds are derived from; null: the run's seed, whose first ones training evaluated on."""
+    """What the episodes' seeds and all noise of acting are derived from; null: the run's seed, with which training
+    evaluated, on the first ones."""
     deterministic: bool
     """The distribution's mean as the action, or a draw from it."""
     device: DeviceChoice
@@ -84,7 +85,7 @@ def evaluate(config: DictConfig) -> None:
     )
     folder = RunFolder.create(out, resumable=False)
     try:
-        returns = _play(run, seeds, settings.deterministic, belief)
+        returns = _play(run, seed, seeds, settings.deterministic, belief)
     except BaseException:
         folder.remove()
         raise
@@ -103,9 +104,10 @@ def evaluate(config: DictConfig) -> None:
     say(f"wrote {out / 'scores.json'}")
 
 
-def _play(run: SavedRun, seeds: list[int], deterministic: bool, belief: Belief | None) -> list[float]:
+def _play(run: SavedRun, seed: int, seeds: list[int], deterministic: bool, belief: Belief | None) -> list[float]:
+    """The return of an episode for each of `seeds`; noise of inference and actions comes from `seed`."""
     evaluator = Evaluator(run.settings.env_config, seeds, run.settings.trainer.eval_episodes)
-    generator = run.learner.randomness.fresh("evaluate")
+    generator = fresh_generator(seed, "evaluate", run.learner.device)
     model, policy = run.learner.model, run.learner.mappo.policy
     agent = PolicyAgent(model, policy, generator, deterministic=deterministic, belief=belief)
     progress = StepCounter(evaluator.num_envs, len(seeds) * run.learner.spec.episode_steps)

@@ -44,7 +44,7 @@ def choose_belief(
     if inference == "joint":
         raise ConfigError("inference = joint gives all agents' observations, and this policy is fed with the state")
     if inference is not None:
-        saved = open_inference(inference, learner.spec, learner.device, f"evaluate run={run.folder.path}")
+        saved = open_inference(inference, learner.spec, settings.env, learner.device)
         belief = _belief(saved.inference, combine, samples)
         return belief, execution_facts(settings, learner.model, {**saved.describe(), **chosen})
     if run.inference is None:

@@ -22,8 +22,11 @@ from worldmodel.dataset import Dataset
 from worldmodel.episode_files import DatasetError
 from worldmodel.types import Trajectory
 
-_NO_DYNAMICS = ("episode_steps", "render_width", "render_height")
-"""Options of environments that change nothing about how a state follows another."""
+_LENGTH_AND_LOOKS = ("episode_steps", "render_width", "render_height")
+_WHERE_IT_RUNS = ("python", "device", "num_threads", "batching", "timeout_s", "start_timeout_s")
+_HARMLESS = (*_LENGTH_AND_LOOKS, *_WHERE_IT_RUNS)
+"""Options of environments that change neither how a state follows another nor what agents see of it. Where and how fast
+a simulator runs is among them: data may come from another machine."""
 
 
 class FittedRun(Protocol):
@@ -59,20 +62,30 @@ def read_env_config(dataset: Dataset) -> EnvConfig:
 
 
 def require_same_env(dataset: Dataset, env: Any, run: str) -> None:
-    """Refuse data from an environment with other options; how long episodes are and how they look does not matter.
+    """Refuse data from an environment with other options than `env`, the config of `run`.
 
     Raises:
         ConfigError: naming the first option that differs.
     """
-    recorded = read_env_config(dataset)
-    if type(recorded) is not type(env):
-        raise ConfigError(f"{dataset.path} is data of {type(recorded).__name__}, run {run} of {type(env).__name__}")
-    for field in dataclasses.fields(env):
-        ours, theirs = getattr(recorded, field.name), getattr(env, field.name)
-        if ours != theirs and field.name not in _NO_DYNAMICS:
-            raise ConfigError(
-                f"{dataset.path} is data of another task: env.{field.name} is {ours!r}, that of run {run} {theirs!r}"
-            )
+    option = differing_option(read_env_config(dataset), env)
+    if option is not None:
+        name, ours, theirs = option
+        raise ConfigError(f"{dataset.path} is data of another task: {name} is {ours}, that of run {run} {theirs}")
+
+
+def differing_option(ours: Any, theirs: Any) -> tuple[str, str, str] | None:
+    """The first option that makes two environments' configs those of different tasks: its name and both values.
+
+    Specs may be equal where options are not: another law, or other entries hidden. How long episodes are, how they look
+    and where the simulator runs does not matter.
+    """
+    if type(ours) is not type(theirs):
+        return "env", type(ours).__name__, type(theirs).__name__
+    for field in dataclasses.fields(theirs):
+        values = getattr(ours, field.name), getattr(theirs, field.name)
+        if values[0] != values[1] and field.name not in _HARMLESS:
+            return f"env.{field.name}", repr(values[0]), repr(values[1])
+    return None
 
 
 def split_for(saved: FittedRun, dataset: Dataset, share: float) -> tuple[list[Trajectory], list[Trajectory]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dima.run.held_out import label_of, read_env_config, require_common_data, require_same_env, split_for
+from dima.run.held_out import label_of, read_env_config, require_common_data, split_for
 from dima.run.infer_law import StateLaw
 from dima.run.infer_settings import ENOUGH_EPISODES, InferSettings
 from dima.run.saved_inference import GIVEN, SavedInference, open_inference
@@ -78,10 +78,9 @@ def open_runs(settings: InferSettings, dataset: Dataset, device: torch.device) -
 
 def _open(source: str, settings: InferSettings, dataset: Dataset, device: torch.device) -> SavedInference:
     checkpoint = "latest" if source in GIVEN else settings.checkpoint
-    saved = open_inference(source, dataset.spec, device, f"infer data={settings.data}", checkpoint, key="run")
-    if saved.settings is not None:
-        require_same_env(dataset, saved.settings.env, source)
-    return saved
+    env = None if source in GIVEN else read_env_config(dataset)
+    command = f"dima infer data={settings.data} run={source}"
+    return open_inference(source, dataset.spec, env, device, checkpoint, key="run", command=command)
 
 
 def _label(source: str, settings: InferSettings) -> str:

@@ -18,6 +18,7 @@ from dima.run.infer_measure import LATENT_REPEATS, Measured, measure, measure_la
 from dima.run.infer_schema import SCHEMA, validate
 from dima.run.infer_settings import InferSettings
 from dima.run.manifest import describe_hardware
+from dima.run.parameters import num_parameters
 from worldmodel.dataset import Dataset
 from worldmodel.evaluation.inference_baselines import LinearInference, MeanState
 from worldmodel.evaluation.inference_metrics import (
@@ -107,12 +108,10 @@ def _who(opened: Opened) -> dict[str, Any]:
     """Which inferencer this is and what it reads at execution."""
     described = opened.saved.describe()
     network = opened.saved.inference
-    parameters = sum(p.numel() for p in network.parameters()) if isinstance(network, nn.Module) else 0
-    return {
-        **described,
-        "num_parameters": parameters,
-        "reads": spell_reads(described["auxiliary"], described["history_steps"]),
-    }
+    # Trained ones: GlobeDiff also keeps an average of some of them.
+    parameters = sum(num_parameters({"": network}).values()) if isinstance(network, nn.Module) else 0
+    reads = spell_reads(described["auxiliary"], described["history_steps"])
+    return {**described, "num_parameters": parameters, "reads": reads}
 
 
 def spell_reads(auxiliary: str, history_steps: int) -> str:

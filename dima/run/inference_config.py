@@ -19,7 +19,8 @@ class InferenceTrainingConfig(Config):
     run: str | None = None
     """A run of `dima fit inference=...` to begin from; null: no inference, evaluations act on the true state."""
     every_episodes: int = 50
-    """Episodes between updates (GlobeDiff, Appendix D)."""
+    """Episodes between updates (GlobeDiff, Appendix D); where more end in one round, as many parallel environments let
+    them, there is still one update: all that are due would learn from the same replay."""
     updates: int = 200
     """Optimiser steps each time; 0: the inferencer stays as it was fitted."""
     rehearsal: float = 0.5
@@ -30,6 +31,10 @@ class InferenceTrainingConfig(Config):
     """Draws an agent and step; 1 with combine=draw."""
     name: str | None = None
     """What `run` learned; filled in at the start, so that a run needs no other folder later."""
+    checkpoint: int | None = None
+    """Updates after which it was taken from `run`; filled in at the start (None in older runs)."""
+    fingerprint: str | None = None
+    """Of the dataset that it was fitted on; filled in at the start (None in older runs: what is there is taken)."""
     fit: FitSettings | None = None
     """What `run` was told; filled in at the start."""
 

@@ -21,7 +21,7 @@ from dima.run.parameters import load_weights
 from dima.run.runtime import Randomness
 from imagination.belief import Belief
 from worldmodel.config import ConfigError
-from worldmodel.dataset import read_dataset
+from worldmodel.dataset import Dataset, read_dataset
 from worldmodel.history import infer_for_agents, segment_history
 from worldmodel.inference.learned import LearnedInference
 from worldmodel.replay import Replay
@@ -38,7 +38,7 @@ class InferenceTraining:
         """Build the inferencer that `config.fit` describes, untrained until weights are loaded, and read its data.
 
         Raises:
-            ConfigError: when the data it was fitted on are asked for and not there.
+            ConfigError: when the data it was fitted on are asked for and not there, or are others by now.
         """
         assert config.fit is not None
         self.config = config
@@ -71,11 +71,11 @@ class InferenceTraining:
         }
 
     def after_episodes(self, ended: int, replay: Replay, metrics: RoundMetrics) -> None:
-        """Count `ended` episodes, and learn from `replay` when enough have come together."""
+        """Count `ended` episodes, and learn from `replay`, once, when enough have come together."""
         self.episodes += ended
         if self.episodes < self.config.every_episodes or not self.config.updates:
             return
-        self.episodes -= self.config.every_episodes
+        self.episodes %= self.config.every_episodes
         with metrics.timed("inference"):
             metrics.put("inference/new_error_before", self._error(self._draw(replay, _MEASURED_STATES, fresh=True)))
             self._learn(replay, metrics)
@@ -129,13 +129,25 @@ class InferenceTraining:
                 return
             raise ConfigError(
                 f"inference.rehearsal = {self.config.rehearsal} needs the data of {self.config.run}, and {path} is not"
-                " there; put it back, or say inference.rehearsal=0"
+                " there; put it back, or, beginning a run, say inference.rehearsal=0"
             )
-        training, held_out = split(read_dataset(path), self.fit)
+        dataset = read_dataset(path)
+        self._require_same_data(dataset)
+        training, held_out = split(dataset, self.fit)
         device = self._randomness.device
         self._old = fill(training, spec, device)
         if held_out:
             self._held_out = self._draw(fill(held_out, spec, device), _MEASURED_STATES, fresh=True)
+
+    def _require_same_data(self, dataset: Dataset) -> None:
+        """Refuse data recollected at the same place: rehearsal and `old_error` would be of other episodes."""
+        expected = self.config.fingerprint
+        if expected is not None and dataset.fingerprint != expected:
+            raise ConfigError(
+                f"{dataset.path} is not the dataset that {self.config.run} was fitted on: its fingerprint is"
+                f" {dataset.fingerprint}, expected {expected}; put that one back (or move this one away: with"
+                " inference.rehearsal=0 none is needed)"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, statistics, optimiser, and the episodes counted."""

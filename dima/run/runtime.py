@@ -88,6 +88,13 @@ def derive_seeds(seed: int, name: str, count: int) -> list[int]:
     return list(seeds)
 
 
+def fresh_generator(seed: int, name: str, device: torch.device | str) -> torch.Generator:
+    """A new generator on `device`, at the start of the stream `name` of `seed`."""
+    generator = torch.Generator(device=device)
+    generator.manual_seed(derive_seed(seed, name))
+    return generator
+
+
 class Randomness:
     """All generators of a run: the named ones, and torch's own that module initialisation and dropout draw from."""
 
@@ -106,9 +113,7 @@ class Randomness:
 
     def fresh(self, name: str, device: torch.device | str | None = None) -> torch.Generator:
         """A new generator at the start of the stream `name`, for work that must not depend on what ran before."""
-        generator = torch.Generator(device=device or self.device)
-        generator.manual_seed(derive_seed(self.seed, name))
-        return generator
+        return fresh_generator(self.seed, name, device or self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Where every generator stands."""

@@ -10,6 +10,7 @@ import torch
 
 from dima.run.fit_settings import FitSettings
 from dima.run.folder import RunFolder
+from dima.run.held_out import differing_option
 from dima.run.inference_config import describe_inference
 from dima.run.parameters import load_weights
 from dima.run.saved_run import load_or_offer, parse_checkpoint
@@ -40,6 +41,11 @@ class SavedInference:
     manifest: dict[str, Any]
     """Of that run."""
 
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the dataset that it was fitted on; None where it was fitted on none."""
+        return self.manifest.get("data", {}).get("fingerprint")
+
     def describe(self) -> dict[str, Any]:
         """What manifests and scores keep: the kind, what it reads, and where it comes from."""
         source = {"run": None if self.path is None else str(self.path), "checkpoint": self.step}
@@ -49,21 +55,24 @@ class SavedInference:
 def open_inference(
     source: str,
     spec: EnvSpec,
+    env: Any,
     device: torch.device,
-    command: str,
     checkpoint: int | str = "latest",
     *,
     key: str = "inference",
+    command: str | None = None,
 ) -> SavedInference:
-    """The inferencer that `source` names, for environments of `spec`.
+    """The inferencer that `source` names, for the environment `env` with the sizes `spec`.
 
     Args:
         source: `oracle`, `joint`, or a run folder of `dima fit inference=...`.
         spec: of the environment where states are to be inferred.
+        env: its config; of no use where `source` is no run.
         device: where its networks go.
-        command: for messages, e.g. `evaluate run=RUN`.
         checkpoint: `latest`, or a number of updates.
         key: what the command calls `source`.
+        command: how to ask for an older checkpoint where the newest is damaged, if the command that asks can be told
+            one; None: `dima fit` goes on from it.
 
     Raises:
         ConfigError: when the run learned something else, or on another task.
@@ -79,8 +88,11 @@ def open_inference(
             f" dima fit inference=globediff (or vae, mlp), or one of {', '.join(GIVEN)}"
         )
     manifest = folder.read_manifest()
-    _require_same_task(f"{key} = {source!r}", folder.path, manifest, spec)
-    loaded = load_or_offer(folder, parse_checkpoint(checkpoint), f"dima {command} {key}={source}", (settings.learner,))
+    said = f"{key} = {source!r} was fitted on another task"
+    _require_same_sizes(said, folder.path, manifest, spec)
+    _require_same_options(said, settings.env, env)
+    repair = command or f"dima fit resume={source}"
+    loaded = load_or_offer(folder, parse_checkpoint(checkpoint), repair, (settings.learner,))
     inference = settings.inference.build(spec)
     load_weights(lambda: inference.load_state_dict(loaded.components[settings.learner]))
     inference.to(device)
@@ -89,10 +101,17 @@ def open_inference(
     return SavedInference(name, inference, folder.path, settings, loaded.env_steps, manifest)
 
 
-def _require_same_task(said: str, path: Path, manifest: dict[str, Any], spec: EnvSpec) -> None:
+def _require_same_sizes(said: str, path: Path, manifest: dict[str, Any], spec: EnvSpec) -> None:
     there = read_spec(manifest, path)
     name = differing_field(there, spec)
     if name is not None:
+        raise ConfigError(f"{said}: {name} is {getattr(there, name)!r} there, {getattr(spec, name)!r} here")
+
+
+def _require_same_options(said: str, there: Any, here: Any) -> None:
+    option = differing_option(there, here)
+    if option is not None:
+        name, theirs, ours = option
         raise ConfigError(
-            f"{said} was fitted on another task: {name} is {getattr(there, name)!r} there, {getattr(spec, name)!r} here"
+            f"{said}: {name} is {theirs} there, {ours} here; fit one to data of this task (dima collect, dima fit)"
         )

@@ -16,12 +16,12 @@ from dima.run.engine import EngineConfig
 from dima.run.execution_facts import announce_execution, describe_execution
 from dima.run.folder import RunFolder, default_path
 from dima.run.hydra_app import chosen_groups, run_app
+from dima.run.inference_start import begin_inference, resume_inference, warn_where_nothing_is_learned
 from dima.run.inference_training import InferenceTraining
 from dima.run.manifest import make_manifest
 from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
 from dima.run.runtime import default_threads
-from dima.run.saved_inference import open_inference
 from dima.run.saved_run import load_or_offer, parse_checkpoint
 from dima.run.settings import TrainSettings, apply_overrides, load_config, read_settings
 from dima.run.tracking import open_tracker
@@ -61,7 +61,7 @@ def _start(config: DictConfig) -> None:
     settings: TrainSettings = read_settings(config)
     choices = chosen_groups()
     learner = build_learner(settings)
-    inference = _begin_inference(config, settings, learner)
+    inference = begin_inference(config, settings, learner)
     if inference is not None:
         settings = read_settings(config)
     default = default_path(choices["env"], choices["world_model"], f"seed{settings.seed}")
@@ -70,8 +70,8 @@ def _start(config: DictConfig) -> None:
     try:
         folder.lock()
         seeds = evaluation_seeds(settings)
-        manifest = make_manifest(learner.device, learner.spec, choices, settings.seed, seeds)
         execution = describe_execution(settings, learner.model, inference)
+        manifest = make_manifest(learner.device, learner.spec, choices, settings.seed, seeds)
         folder.write_manifest({**manifest, "execution": execution})
         scores = {
             "env": learner.spec.env_id,
@@ -83,6 +83,7 @@ def _start(config: DictConfig) -> None:
         }
         folder.write_scores(scores)
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
+        warn_where_nothing_is_learned(settings, learner.spec.episode_steps)
         trainer = _prepare(folder, settings, learner, inference, time_s=0.0)
         _run(trainer, settings)
     except BaseException as error:
@@ -109,12 +110,13 @@ def _resume(config: DictConfig) -> None:
     learner = build_learner(settings)
     env_steps = -1 if checkpoint is None else checkpoint.env_steps
     counters = {} if checkpoint is None else dict(checkpoint.counters)
+    # Both before anything in the folder changes: they may be refused.
+    inference = resume_inference(settings, learner, from_fit=checkpoint is None, path=folder.path)
     if checkpoint is not None:
-        learner.load(checkpoint.components)  # before anything in the folder changes: it may not fit
+        learner.load(checkpoint.components)
         for step in store.discard_after(checkpoint.env_steps):
             say(f"removed checkpoint {step}: the run goes on from {checkpoint.env_steps} env steps")
     folder.cut_after(env_steps)  # before the tracker opens metrics.jsonl: this replaces the file
-    inference = _saved_inference(settings, learner)
     time_s = counters.pop("time_s", 0.0)
     trainer = _prepare(folder, settings, learner, inference, time_s=time_s, env_steps=max(env_steps, 0))
     if checkpoint is not None:
@@ -124,29 +126,6 @@ def _resume(config: DictConfig) -> None:
     manifest["resumes"].append({"env_steps": max(env_steps, 0), "overrides": list(HydraConfig.get().overrides.task)})
     folder.write_manifest({**manifest, "is_finished": False})
     _run(trainer, settings)
-
-
-def _begin_inference(config: DictConfig, settings: TrainSettings, learner: Learner) -> InferenceTraining | None:
-    """The inferencer of the fit that `config.inference.run` names; what it was told is written into `config`."""
-    run = settings.inference.run
-    if run is None:
-        return None
-    saved = open_inference(run, learner.spec, learner.device, "train")
-    if saved.path is None:
-        raise ConfigError(f"inference.run = {run!r} learns nothing; expected a run of dima fit inference=...")
-    OmegaConf.set_struct(config, False)
-    config.inference.name = saved.name
-    config.inference.fit = load_config(RunFolder.open(saved.path).config_file)
-    training = InferenceTraining(read_settings(config).inference, learner.spec, learner.randomness)
-    training.load_weights(saved.inference.state_dict())
-    return training
-
-
-def _saved_inference(settings: TrainSettings, learner: Learner) -> InferenceTraining | None:
-    """The inferencer of a run that goes on; its weights come with the checkpoint."""
-    if settings.inference.run is None:
-        return None
-    return InferenceTraining(settings.inference, learner.spec, learner.randomness)
 
 
 def _bring_up_to_date(saved: DictConfig) -> bool:

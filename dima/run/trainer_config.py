@@ -79,6 +79,17 @@ class TrainerConfig(Config):
             counts = value.values() if isinstance(value, dict) else [value or 0]
             self.require(all(count >= 0 for count in counts), name, "numbers of at least 0")
 
+    def num_episodes(self, env_steps: int, episode_steps: int) -> int:
+        """How many episodes end in a run of `env_steps` if every one of them takes all of its `episode_steps`.
+
+        However many workers: each of the `num_envs` streams plays its equal share.
+        """
+        if self.collect_unit == "steps":
+            collected = _divide_up(env_steps, self.collect_steps) * self.collect_steps
+            return self.num_envs * (collected // self.num_envs // episode_steps)
+        per_round = self.num_envs * _divide_up(self.collect_steps, self.num_envs * episode_steps)
+        return per_round * _divide_up(env_steps, per_round * episode_steps)
+
     def num_updates(self, part: str, training_round: int) -> int:
         """Updates of `part` in a training round, counted from 1.
 
@@ -87,6 +98,10 @@ class TrainerConfig(Config):
         """
         is_first = training_round == 1 and self.first_updates is not None
         return updates_of((self.first_updates if is_first else self.updates) or 0, part)
+
+
+def _divide_up(number: int, by: int) -> int:
+    return -(-number // by)
 
 
 def updates_of(updates: Updates, part: str) -> int:

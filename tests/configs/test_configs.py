@@ -113,6 +113,14 @@ def test_the_paper_s_loop_is_the_paper_s() -> None:
     assert built(composed("train", "preset=published")).trainer.collect_unit == "episodes"
 
 
+def test_a_preset_says_how_often_inference_learns_beside_a_policy() -> None:
+    """No run of preset=cpu holds the paper's 50 episodes; the fit of an inferencer is another matter."""
+    said = {preset: built(composed("train", f"preset={preset}")).inference.every_episodes for preset in PRESETS}
+    assert said == {"cpu": 2, "smoke": 1, "paper": 50, "published": 50}
+    assert composed("train", "preset=cpu", "inference.every_episodes=7").inference.every_episodes == 7
+    assert "inference" not in composed("fit", "preset=cpu")
+
+
 def trainer_config(**changes: Any) -> TrainerConfig:
     plain: Any = OmegaConf.to_container(composed("train", "preset=paper").trainer)
     plain.pop("_target_")

@@ -181,6 +181,21 @@ def test_evaluate_writes_beside_the_scores_of_training(run: Path) -> None:
     assert len(json.loads(written.read_text())["evaluations"][0]["returns"]) == 10
 
 
+def test_the_seed_of_an_evaluation_decides_its_noise_too(tmp_path: Path) -> None:
+    """In an environment whose episodes are all alike, sampled actions alone make returns differ."""
+    assert dima("train", *SMALL, OUT, "env.ignores_seed=true", "env_steps=30", cwd=tmp_path).code == 0
+
+    def returns(seed: int, out: str) -> list[float]:
+        words = ("run=run", f"seed={seed}", "episodes=2", "deterministic=false", "device=cpu", f"out={out}")
+        outcome = dima("evaluate", *words, cwd=tmp_path)
+        assert outcome.code == 0, outcome.stderr
+        return json.loads((tmp_path / out / "scores.json").read_text())["evaluations"][0]["returns"]
+
+    first = returns(1, "one")
+    assert returns(1, "again") == first
+    assert returns(2, "two") != first
+
+
 def test_play_films_every_step(run: Path) -> None:
     pytest.importorskip("imageio_ffmpeg")
     from imageio_ffmpeg import count_frames_and_secs

@@ -236,7 +236,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "states that never vary": (constant_states, "mix: no entry of the state varies"),
     "another environment": (
         lambda data: edit_header(data, lambda h: h["env"].update(std=0.2)),
-        "mix is data of another task: env.std is 0.2, that of run globediff 0.1",
+        "run = 'globediff' was fitted on another task: env.std is 0.1 there, 0.2 here",
     ),
 }
 

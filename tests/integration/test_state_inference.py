@@ -87,9 +87,9 @@ def test_the_inferencer_learns_beside_the_policy(trained: Path) -> None:
 def test_the_manifest_says_what_the_policy_acts_on(trained: Path) -> None:
     execution = json.loads((trained / "run" / "manifest.json").read_text())["execution"]
     assert (execution["actor_input"], execution["sees"]) == ("state", "own")
-    assert json.loads((trained / "run" / "scores.json").read_text())["execution"] == execution
     assert execution["state"]["kind"] == "globediff"
     assert execution["state"]["history_steps"] == 3
+    assert json.loads((trained / "run" / "scores.json").read_text())["execution"] == execution
 
 
 def test_a_resumed_run_equals_an_unbroken_one(fitted: Path, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class PointTeamConfig(Config):
     """Only episodes whose seed is a multiple of this are faulty."""
     step_s: float = 0.0
     """Seconds that every step takes, so that a run lasts long enough to be killed in the middle."""
+    ignores_seed: bool = False
+    """Every episode begins and goes on like that of seed 0: what differs comes from the actions."""
 
     def build(self) -> MultiAgentEnv:
         """A fresh environment."""
@@ -57,7 +59,7 @@ class PointTeam:
 
     def reset(self, seed: int) -> Observed:
         self._seed = seed
-        self._noise = np.random.default_rng(seed)
+        self._noise = np.random.default_rng(0 if self.config.ignores_seed else seed)
         self._state = self._noise.normal(size=2)
         self._step = 0
         return self._observe()

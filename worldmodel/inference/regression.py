@@ -28,7 +28,7 @@ class VaeConfig(Config):
     num_layers: int
     """Hidden layers of every network; the paper does not say."""
     kl_weight: float
-    """Of the KL, summed over z, against the mean of the squared errors over the state's dimensions."""
+    """Of the KL, summed over z, against the squared error summed over the state's dimensions."""
     optim: OptimConfig
     """Of all networks together."""
 
@@ -55,12 +55,13 @@ class ConditionalVae(nn.Module):
         self.decoder = mlp([x_dim + z, *[hidden] * layers, state_dim])
 
     def loss(self, x: Tensor, s: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Squared error, averaged over dimensions, and the weighted KL."""
+        """Squared error summed over dimensions and the weighted KL, divided by S as GlobeDiff's are."""
         q = self.posterior(torch.cat([x, s], dim=1))
         kl = kl_divergence(q, self.prior(x)).mean()
         z = q.sample(unit_noise(q.mean.shape, s, generator))
         error = (self._decode(x, z) - s).square().mean()
-        return error + self.config.kl_weight * kl, {"inference_error": error.detach(), "inference_kl": kl.detach()}
+        loss = error + self.config.kl_weight / s.shape[1] * kl
+        return loss, {"inference_error": error.detach(), "inference_kl": kl.detach()}
 
     def latent_report(self, x: Tensor, s: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """By row [B]: the KL in nats, and the squared error with z from the posterior and from the prior."""
