@@ -172,7 +172,7 @@ def shown_entries(
     unknown = [number for number in seeing if number > len(agents)]
     if unknown:
         raise ConfigError(f"MamujocoConfig.seeing_agents names agent {unknown[0]}; there are agents 1 to {len(agents)}")
-    driven = [joint.qpos_ids for part in env.agent_action_partitions for joint in part]
+    driven: Any = [joint.qpos_ids for part in env.agent_action_partitions for joint in part]
     shown = {}
     for number, agent in enumerate(agents):
         if number + 1 not in seeing:
