@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from dima.run.console import StepCounter, announce, print_scores, say
 from dima.run.evaluation import Evaluator
 from dima.run.execution import choose_belief
-from dima.run.execution_facts import announce_execution
+from dima.run.execution_facts import announce_execution, state_label
 from dima.run.folder import RunFolder, new_path
 from dima.run.hydra_app import run_app
 from dima.run.runtime import DeviceChoice, derive_seeds, fresh_generator
@@ -100,7 +100,8 @@ def evaluate(config: DictConfig) -> None:
         "evaluations": [{"env_steps": run.env_steps, "returns": returns}],
     }
     write_whole(out / "scores.json", json.dumps(scores, indent=1) + "\n")
-    print_scores([(f"policy after {run.env_steps} env steps", returns)])
+    label = state_label(execution)
+    print_scores([(f"policy after {run.env_steps} env steps" + (f", {label}" if label else ""), returns)])
     say(f"wrote {out / 'scores.json'}")
 
 

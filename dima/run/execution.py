@@ -32,6 +32,7 @@ def choose_belief(
     """
     settings, learner = run.settings, run.learner
     own = settings.inference
+    told = [f"{name} = {value!r}" for name, value in (("combine", combine), ("samples", samples)) if value is not None]
     combine, samples = combine or own.combine, own.samples if samples is None else samples
     if not learner.mappo.policy.input.uses_state:
         kind = learner.mappo.policy.input.kind
@@ -39,7 +40,11 @@ def choose_belief(
             raise ConfigError(
                 f"inference = {inference!r}: the policy of this run is fed with {kind}, for which no state is inferred"
             )
+        if told:
+            raise ConfigError(f"{told[0]}: the policy of this run is fed with {kind}: there are no draws to combine")
         return None, describe_execution(settings, learner.model, None)
+    if told and (inference == "oracle" or (inference is None and run.inference is None)):
+        raise ConfigError(f"{told[0]}: states are the true ones here: there are no draws to combine")
     chosen = {"combine": combine, "samples": samples}
     if inference == "joint":
         raise ConfigError("inference = joint gives all agents' observations, and this policy is fed with the state")

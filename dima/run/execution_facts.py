@@ -66,5 +66,15 @@ def announce_execution(execution: Mapping[str, Any]) -> dict[str, str]:
     return {"actors see": words}
 
 
+def state_label(execution: Mapping[str, Any]) -> str:
+    """Where the state comes from in a few words, such as `true state` or `globediff, votes of 8`; empty without one."""
+    state = execution["state"]
+    if state is None:
+        return ""
+    if _is_true(state):
+        return "true state"
+    return state["kind"] if state["combine"] == "draw" else f"{state['kind']}, {state['combine']} of {state['samples']}"
+
+
 def _is_true(state: str | Mapping[str, Any] | None) -> bool:
     return state == "true" or (isinstance(state, Mapping) and state["kind"] == "oracle")

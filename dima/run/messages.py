@@ -103,6 +103,9 @@ def _choices(group: str) -> list[str]:
     """The files that `configs/GROUP/` offers, by the names under which they are chosen."""
     if not group.replace("/", "").isidentifier():
         return []
-    folder = resources.files(configs) / group
-    with resources.as_file(folder) as path:
-        return sorted(str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml"))
+    # Groups that are a command's own, such as inference, are kept in a folder of their own (configs/fit.yaml).
+    found: set[str] = set()
+    for folder in (resources.files(configs) / group, resources.files(configs) / "fitting" / group):
+        with resources.as_file(folder) as path:
+            found |= {str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml")}
+    return sorted(found)

@@ -14,7 +14,7 @@ from dima.run.behaviour import build_scripted
 from dima.run.console import StepCounter, announce, say
 from dima.run.evaluation import play_episodes
 from dima.run.execution import choose_belief
-from dima.run.execution_facts import announce_execution
+from dima.run.execution_facts import announce_execution, state_label
 from dima.run.hydra_app import run_app
 from dima.run.runtime import DeviceChoice, derive_seeds
 from dima.run.saved_run import open_run
@@ -117,6 +117,11 @@ class _Film:
     description: dict[str, object]
 
 
+def _slug(label: str) -> str:
+    """`globediff, votes of 8` as the end of a file's name, so that films of one policy stand side by side."""
+    return "".join(f"-{word}" for word in label.replace(",", "").split())
+
+
 def _run(settings: PlaySettings) -> _Film:
     """The policy of a run, in the run's environment, acting on what it acts on in `dima evaluate`."""
     assert settings.run is not None
@@ -134,7 +139,7 @@ def _run(settings: PlaySettings) -> _Film:
     generator = run.learner.randomness.fresh("evaluate")
     model, policy = run.learner.model, run.learner.mappo.policy
     agent = PolicyAgent(model, policy, generator, deterministic=settings.deterministic, belief=belief)
-    file = out / f"step{run.env_steps}-seed{seed}.mp4"
+    file = out / f"step{run.env_steps}-seed{seed}{_slug(state_label(execution))}.mp4"
     return _Film(run.settings.env_config.build(), agent, seed, file, description)
 
 

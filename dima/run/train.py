@@ -52,9 +52,11 @@ def _start(config: DictConfig) -> None:
     if config.checkpoint != "latest":
         raise ConfigError(f"checkpoint = {config.checkpoint!r}: only of use with resume=RUN")
     if not isinstance(config.inference, DictConfig):
+        is_fit = Path(str(config.inference)).is_dir()
+        first = "" if is_fit else f"first dima fit data=DIR inference={config.inference} out=RUN, then "
         raise ConfigError(
-            f"inference = {config.inference!r}: training takes an inferencer that was fitted before; first dima fit"
-            f" data=DIR inference={config.inference} out=RUN, then inference.run=RUN"
+            f"inference = {config.inference!r}: training takes an inferencer that was fitted before; {first}"
+            f"inference.run={config.inference if is_fit else 'RUN'}"
         )
     if config.num_threads is None:
         config.num_threads = default_threads()

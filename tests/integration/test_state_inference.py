@@ -153,6 +153,7 @@ def test_a_film_is_of_what_is_evaluated(trained: Path) -> None:
         evaluated = _returns(trained, *words, "episodes=1")[0][0]
         assert f"episode return {evaluated:.1f} over" in outcome.stdout
         shown.add(f"{evaluated:.1f}")
+    assert len(list((trained / "films").glob("*.mp4"))) == 3, "a film replaced another"
     assert len(shown) > 1, "what is acted on changes nothing here: the returns above tell nothing"
 
 
@@ -181,10 +182,11 @@ def test_an_oracle_is_the_true_state(trained: Path, tmp_path: Path) -> None:
         ("train", (*TRAIN, "inference.samples=4"), "samples = 4: expected 1 with combine=draw"),
         ("train", (*SMALL, "policy.policy.input=sate"), "expected one of obs, state, obs+state, joint"),
         ("fit", ("data=data", "inference=oracle"), "learns nothing"),
-        ("fit", ("data=data", "inference=globedif"), "globedif"),
+        ("fit", ("data=data", "inference=globedif"), "did you mean 'globediff'?"),
         ("evaluate", ("run=run", "inference=run"), "learned no state inference"),
         ("evaluate", ("run=run", "inference=joint"), "fed with the state"),
-        ("evaluate", ("run=run", "inference=oracle", "samples=2"), "samples = 2"),
+        ("evaluate", ("run=run", "inference=oracle", "samples=2"), "states are the true ones here"),
+        ("train", (*SMALL, "inference=fit"), "fitted before; inference.run=fit"),
         ("play", ("run=run", "inference=run"), "learned no state inference"),
         (
             "play",

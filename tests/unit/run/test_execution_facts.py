@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from dima.run.execution_facts import announce_execution, describe_execution, execution_facts
+from dima.run.execution_facts import announce_execution, describe_execution, execution_facts, state_label
 from dima.run.inference_config import describe_inference
 from dima.run.settings import TrainSettings, read_settings
 from tests.support.dima_models import CONFIGS, make_spec
@@ -76,6 +76,20 @@ def test_an_oracle_reads_the_true_state() -> None:
     execution = execution_facts(*read(*LOCAL, "policy.policy.input=state"), oracle)
     assert execution["sees"] == "full"
     assert announce_execution(execution) == {"actors see": "state; at execution the true state"}
+
+
+@pytest.mark.parametrize(
+    ("state", "label"),
+    [
+        (None, ""),
+        ("true", "true state"),
+        ({"kind": "oracle", "combine": "draw", "samples": 1}, "true state"),
+        ({"kind": "mlp", "combine": "draw", "samples": 1}, "mlp"),
+        ({"kind": "globediff", "combine": "votes", "samples": 8}, "globediff, votes of 8"),
+    ],
+)
+def test_tables_and_films_say_where_the_state_comes_from(state: Any, label: str) -> None:
+    assert state_label({"state": state}) == label
 
 
 def test_older_facts_are_read_as_they_were() -> None:
