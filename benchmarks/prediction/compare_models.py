@@ -8,9 +8,7 @@ and the action gains of each model, beside the baselines.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 
 import matplotlib
@@ -19,7 +17,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measured_cells import Estimate, MeasuredCell, errors_at, read_cells
+from measured_cells import Estimate, MeasuredCell, asked_cells, errors_at
 
 from dima.run.prediction_figures.style import BASELINE_LOOKS, RC, WIDTH, save
 from worldmodel.atomic import write_whole
@@ -54,13 +52,7 @@ _COLUMNS = (
 
 def main() -> None:
     """Write both for the folder that the command line names."""
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    results = Path(sys.argv[1])
-    try:
-        cells = read_cells(results)
-    except ValueError as error:
-        raise SystemExit(f"compare_models: {error}") from error
+    results, cells = asked_cells(__doc__)
     tasks = {name: _by_model(cells, name) for name in dict.fromkeys(cell.dataset for cell in cells)}
     write_whole(results / "MODELS.md", "\n".join([HEAD, *(_table(name, models) for name, models in tasks.items())]))
     with matplotlib.rc_context(RC):

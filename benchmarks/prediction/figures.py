@@ -8,9 +8,7 @@ against the transitions, updates and denoising steps, where a study varied them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -20,7 +18,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measured_cells import AMOUNTS, Effect, MeasuredCell, by_reveal, effects, errors_at, read_cells, standard
+from measured_cells import AMOUNTS, Effect, MeasuredCell, asked_cells, by_reveal, effects, errors_at, standard
 
 from dima.run.prediction_figures.style import BASELINE_LOOKS, RC, SMALL, WIDTH, Look, head, order_looks, save
 
@@ -50,13 +48,7 @@ _OFF_SCALE = 1.15
 
 def main() -> None:
     """Draw the figures of the folder that the command line names."""
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    results = Path(sys.argv[1])
-    try:
-        cells = read_cells(results)
-    except ValueError as error:
-        raise SystemExit(f"figures: {error}") from error
+    results, cells = asked_cells(__doc__)
     with matplotlib.rc_context(RC):
         drawn = {"main.png": plot_main(cells), "effects.png": plot_effects(cells)}
         for name, figure in drawn.items():

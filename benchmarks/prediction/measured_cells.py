@@ -7,6 +7,7 @@ if segments are equally hard for every seed, too wide otherwise. How much seeds 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,17 @@ class MeasuredCell:
         """The settings that are not those of `other`, with their values here (None: as the preset has it)."""
         names = [*self.setting, *(name for name in other.setting if name not in self.setting)]
         return {name: self.setting.get(name) for name in names if self.setting.get(name) != other.setting.get(name)}
+
+
+def asked_cells(usage: str | None) -> tuple[Path, list[MeasuredCell]]:
+    """The results folder that the command line names, and its cells; ends the program with a message on a mistake."""
+    if len(sys.argv) != 2:
+        raise SystemExit(usage)
+    results = Path(sys.argv[1])
+    try:
+        return results, read_cells(results)
+    except ValueError as error:
+        raise SystemExit(f"{Path(sys.argv[0]).stem}: {error}") from error
 
 
 def read_cells(results: Path) -> list[MeasuredCell]:

@@ -5,12 +5,10 @@ python benchmarks/prediction/tables.py RESULTS
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from statistics import fmean
 
-from measured_cells import Estimate, MeasuredCell, by_reveal, effects, errors_at, read_cells, standard
+from measured_cells import Estimate, MeasuredCell, asked_cells, by_reveal, effects, errors_at, standard
 
 from worldmodel.atomic import write_whole
 
@@ -30,13 +28,7 @@ independent errors, which is too wide, since the same segments are hard for both
 
 def main() -> None:
     """Write the tables of the folder that the command line names."""
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    results = Path(sys.argv[1])
-    try:
-        cells = read_cells(results)
-    except ValueError as error:
-        raise SystemExit(f"tables: {error}") from error
+    results, cells = asked_cells(__doc__)
     sections = [HEAD]
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         sections += _dataset(cells, dataset)
