@@ -1,0 +1,90 @@
+"""The online updates of a finished run, done again with other shares of rehearsal.
+
+    python benchmarks/inference/online_replayed.py RUN FIT OUT.json REHEARSAL [REHEARSAL ..]
+
+While it trains, a run collects with the true state: what it collects does not depend on the inferencer. So its
+episodes, read from the replay of its last checkpoint, and the fit are all it takes to do the updates again: after every
+episode `updates` steps, with the run's other settings. From the folder that FIT's `data` is relative to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dima.run.inference_training import InferenceTraining
+from dima.run.metrics import RoundMetrics
+from dima.run.runtime import Randomness
+from dima.run.saved_inference import open_inference
+from dima.run.saved_run import SavedRun, open_run
+from worldmodel.types import Trajectory
+
+KEYS = ("inference/old_error", "inference/new_error_before")
+
+
+def main() -> None:
+    """Measure every share and write the errors after each episode."""
+    if len(sys.argv) < 5:
+        raise SystemExit(__doc__)
+    run_path, fit, out, shares = sys.argv[1], sys.argv[2], Path(sys.argv[3]), [float(word) for word in sys.argv[4:]]
+    torch.set_num_threads(1)
+    run = open_run(run_path, "latest", "cpu", 1, "evaluate")
+    episodes = read_episodes(Path(run_path) / "checkpoints" / "latest")
+    record: dict[str, Any] = {"fit": fit, "episodes": len(episodes), "updates": run.settings.inference.updates}
+    for share in shares:
+        record[f"rehearsal={share:g}"] = follow(run, fit, episodes, share)
+        print(share, [f"{row[KEYS[0]]:.4f}" for row in record[f"rehearsal={share:g}"]], flush=True)
+    out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def read_episodes(checkpoint: Path) -> list[Trajectory]:
+    """The whole episodes of a run with one stream of environments, in the order in which they were collected."""
+    from safetensors.torch import load_file
+
+    rows: dict[str, Tensor] = {
+        name.removeprefix("state."): tensor for name, tensor in load_file(checkpoint / "replay.safetensors").items()
+    }
+    episodes, first = [], 0
+    for end in (rows["terminated"] | rows["truncated"]).nonzero().flatten().tolist():
+        last = end + 1  # the row of the final state, which has no action
+        by_state: dict[str, Any] = {name: rows[name][first : last + 1] for name in ("obs", "state")}
+        by_step: dict[str, Any] = {
+            name: rows[name][first:last] for name in ("action", "reward", "terminated", "truncated")
+        }
+        episodes.append(Trajectory(**by_state, **by_step))
+        first = last + 1
+    return episodes
+
+
+def follow(run: SavedRun, fit: str, episodes: list[Trajectory], rehearsal: float) -> list[dict[str, float]]:
+    """Errors before the first and after every episode."""
+    spec, settings = run.learner.spec, run.settings
+    saved = open_inference(fit, spec, settings.env, torch.device("cpu"))
+    config = dataclasses.replace(
+        settings.inference, run=fit, name=saved.name, fit=saved.settings, rehearsal=rehearsal, every_episodes=1
+    )
+    training = InferenceTraining(config, spec, Randomness(settings.seed, torch.device("cpu")))
+    training.load_weights(saved.inference.state_dict())
+    replay = settings.replay.build(spec, 1)
+    rows = [_measured(training.measure)]
+    for episode in episodes:
+        replay.append(episode)
+        rows.append(_measured(lambda metrics: training.after_episodes(1, replay, metrics)))
+    return rows
+
+
+def _measured(work: Any) -> dict[str, float]:
+    metrics = RoundMetrics(torch.device("cpu"))
+    work(metrics)
+    row = metrics.collect()
+    return {key: row[key] for key in KEYS if key in row}
+
+
+if __name__ == "__main__":
+    main()
