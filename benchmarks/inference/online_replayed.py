@@ -1,10 +1,11 @@
-"""The online updates of a finished run, done again with other shares of rehearsal.
+"""The online updates of a finished run, done again with other settings of `inference`.
 
-    python benchmarks/inference/online_replayed.py RUN FIT OUT.json REHEARSAL [REHEARSAL ..]
+    python benchmarks/inference/online_replayed.py RUN FIT OUT.json "rehearsal=0.8 learning_rate=0.2" [SETTINGS ..]
 
 While it trains, a run collects with the true state: what it collects does not depend on the inferencer. So its
 episodes, read from the replay of its last checkpoint, and the fit are all it takes to do the updates again: after every
-episode `updates` steps, with the run's other settings. From the folder that FIT's `data` is relative to.
+episode `updates` steps, with the run's other settings. OUT keeps what it holds, so that settings can be added to it.
+From the folder that FIT's `data` is relative to.
 """
 
 from __future__ import annotations
@@ -25,22 +26,24 @@ from dima.run.saved_inference import open_inference
 from dima.run.saved_run import SavedRun, open_run
 from worldmodel.types import Trajectory
 
-KEYS = ("inference/old_error", "inference/new_error_before")
+KEYS = ("inference/old_error", "inference/new_error_before", "inference/kept_step")
 
 
 def main() -> None:
-    """Measure every share and write the errors after each episode."""
+    """Follow the errors with every choice of settings and write them after each."""
     if len(sys.argv) < 5:
         raise SystemExit(__doc__)
-    run_path, fit, out, shares = sys.argv[1], sys.argv[2], Path(sys.argv[3]), [float(word) for word in sys.argv[4:]]
+    run_path, fit, out, choices = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4:]
     torch.set_num_threads(1)
     run = open_run(run_path, "latest", "cpu", 1, "evaluate")
     episodes = read_episodes(Path(run_path) / "checkpoints" / "latest")
-    record: dict[str, Any] = {"fit": fit, "episodes": len(episodes), "updates": run.settings.inference.updates}
-    for share in shares:
-        record[f"rehearsal={share:g}"] = follow(run, fit, episodes, share)
-        print(share, [f"{row[KEYS[0]]:.4f}" for row in record[f"rehearsal={share:g}"]], flush=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
+    record: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    record |= {"fit": fit, "episodes": len(episodes), "updates": run.settings.inference.updates}
+    for choice in choices:
+        words = dict(word.split("=") for word in choice.split())
+        record[choice] = follow(run, fit, episodes, {name: json.loads(value) for name, value in words.items()})
+        print(choice, [f"{row[KEYS[0]]:.4f}" for row in record[choice]], flush=True)
+        out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def read_episodes(checkpoint: Path) -> list[Trajectory]:
@@ -62,13 +65,12 @@ def read_episodes(checkpoint: Path) -> list[Trajectory]:
     return episodes
 
 
-def follow(run: SavedRun, fit: str, episodes: list[Trajectory], rehearsal: float) -> list[dict[str, float]]:
-    """Errors before the first and after every episode."""
+def follow(run: SavedRun, fit: str, episodes: list[Trajectory], chosen: dict[str, Any]) -> list[dict[str, float]]:
+    """Errors before the first and after every episode, with the settings `chosen`."""
     spec, settings = run.learner.spec, run.settings
     saved = open_inference(fit, spec, settings.env, torch.device("cpu"))
-    config = dataclasses.replace(
-        settings.inference, run=fit, name=saved.name, fit=saved.settings, rehearsal=rehearsal, every_episodes=1
-    )
+    known = {"run": fit, "name": saved.name, "fit": saved.settings, "every_episodes": 1}
+    config = dataclasses.replace(settings.inference, **(known | chosen))
     training = InferenceTraining(config, spec, Randomness(settings.seed, torch.device("cpu")))
     training.load_weights(saved.inference.state_dict())
     replay = settings.replay.build(spec, 1)

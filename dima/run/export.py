@@ -48,6 +48,8 @@ class ExportSettings(Config):
     """Draws an agent and step; null: as the run says."""
     deterministic: bool
     """The distribution's mean as the action, or a draw from it."""
+    agent: int | None
+    """The one agent that the file acts for, from what it alone observes, counted from 0; null: the whole team."""
     compile: bool
     """Into machine code for this kind of processor (needs a C++ compiler here, none where the file is used)."""
     out: str
@@ -82,19 +84,24 @@ def export(config: DictConfig) -> None:
         )
     needs_view = policy.input.kind != "state"
     view = actor_view(run.learner.model, spec) if needs_view else nn.Identity()
-    path = ExecutionPath(policy, view, belief, settings.deterministic)
+    path = ExecutionPath(policy, view, belief, settings.deterministic, settings.agent)
     about = describe(path, run, spec, facts, settings.compile)
+    if path.agent is not None and about["reads"] != "own":
+        raise ConfigError(
+            f"agent = {path.agent} cannot act alone: its action depends on the others' observations; say agent=null"
+        )
     announce("export", {"task": spec.env_id, "run": settings.run, **announce_execution(facts), "file": out})
     save_path(path, spec, about, out, settings.compile)
-    say(f"wrote {out}: {', '.join(f'{name} {shape}' for name, shape in about['inputs'].items())} -> action [B,N,A]")
+    inputs = ", ".join(f"{name} {shape}" for name, shape in about["inputs"].items())
+    say(f"wrote {out}: {inputs} -> action {about['action']}")
 
 
 def describe(
     path: ExecutionPath, run: SavedRun, spec: EnvSpec, facts: dict[str, Any], compiled: bool
 ) -> dict[str, Any]:
     """What the file says of itself."""
-    history = ["B", path.history_steps + 1, spec.num_agents, spec.obs_dim]
-    inputs: dict[str, list[Any]] = {"history": history}
+    agents = [spec.num_agents] if path.agent is None else []
+    inputs: dict[str, list[Any]] = {"history": ["B", path.history_steps + 1, *agents, spec.obs_dim]}
     if path.noise.total:
         inputs["noise"] = ["B", path.noise.total]
     state = facts["state"] if isinstance(facts["state"], dict) else {}
@@ -104,12 +111,13 @@ def describe(
         "env_id": spec.env_id,
         "env_versions": dict(spec.versions),
         "num_agents": spec.num_agents,
+        "agent": path.agent,
         "obs_sizes": list(spec.obs_sizes),
         "appends_agent_id": spec.appends_agent_id,
         "action_sizes": list(spec.action_sizes),
         "state_dim": spec.state_dim,
         "inputs": inputs,
-        "action": ["B", spec.num_agents, spec.action_dim],
+        "action": ["B", *agents, spec.action_dim],
         "history_steps": path.history_steps,
         "noise_sizes": {"inference": path.noise.inference, "action": path.noise.action},
         "actor_input": facts["actor_input"],
@@ -132,7 +140,7 @@ def save_path(path: ExecutionPath, spec: EnvSpec, about: dict[str, Any], out: Pa
     path.requires_grad_(False)
     batch = Dim("batch", min=1, max=2**20)
     rows = 3
-    arguments = [torch.zeros(rows, path.history_steps + 1, spec.num_agents, spec.obs_dim)]
+    arguments = [torch.zeros(rows, *about["inputs"]["history"][1:])]
     if path.noise.total:
         arguments.append(torch.zeros(rows, path.noise.total))
     shapes = ({0: batch},) * len(arguments)

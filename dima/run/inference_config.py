@@ -25,6 +25,11 @@ class InferenceTrainingConfig(Config):
     """Optimiser steps each time; 0: the inferencer stays as it was fitted."""
     rehearsal: float = 0.5
     """Share of the batches drawn from the data that it was fitted on, so that these are not forgotten."""
+    guard_old: bool = True
+    """Whether an update is taken back, by halves, until held-out states of those data are inferred no worse than by the
+    fit (no guard where the fit held nothing out, or its data are not there)."""
+    learning_rate: float = 1.0
+    """Relative to the rate that its fit ended with."""
     combine: Combine = "draw"
     """What becomes of the samples at execution: one `draw` (the paper's), the `mean` of their actions, or `votes`."""
     samples: int = 1
@@ -43,6 +48,7 @@ class InferenceTrainingConfig(Config):
         self.require(self.every_episodes >= 1, "every_episodes", "at least 1")
         self.require(self.updates >= 0, "updates", "at least 0")
         self.require(0 <= self.rehearsal <= 1, "rehearsal", "a share from 0 to 1")
+        self.require(self.learning_rate > 0, "learning_rate", "above 0; updates=0 keeps it as it was fitted")
         is_one = self.combine == "draw"
         fits = self.samples == 1 if is_one else self.samples >= 2
         self.require(fits, "samples", "1 with combine=draw" if is_one else f"at least 2 with combine={self.combine}")

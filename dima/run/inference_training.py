@@ -1,7 +1,8 @@
 """A state inferencer that goes on learning while a policy trains: every so many episodes, from the same replay.
 
 GlobeDiff, Appendix D. Its statistics stay those of the data it was fitted on, so that old and new states keep one
-scale; a share of the batches comes from those data (rehearsal), so that they are not forgotten. Both are ours.
+scale; a share of the batches comes from those data (rehearsal), and a step that makes old states harder to infer is
+taken back as far as needed. All three are ours.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dima.run.metrics import RoundMetrics
 from dima.run.optimize import PartOptimizer
 from dima.run.parameters import load_weights
 from dima.run.runtime import Randomness
+from dima.run.step_back import copy_state, step_back
 from imagination.belief import Belief
 from worldmodel.config import ConfigError
 from worldmodel.dataset import Dataset, read_dataset
@@ -29,6 +31,9 @@ from worldmodel.types import EnvSpec, Segment
 
 _MEASURED_STATES = 512
 """Held-out states on which the error is followed."""
+
+_CHECKED_STATES = 2048
+"""Held-out states on which a step is judged."""
 
 
 class InferenceTraining:
@@ -53,6 +58,9 @@ class InferenceTraining:
         self.optimizer = PartOptimizer("inference", self.inference)
         self._old: Replay | None = None
         self._held_out: Segment | None = None
+        self._checked: Segment | None = None
+        self._fitted_error: float | None = None
+        """On `_checked`, of the inferencer as it was fitted."""
         if config.updates:
             self._read_old_data(spec)
 
@@ -78,13 +86,24 @@ class InferenceTraining:
         self.episodes %= self.config.every_episodes
         with metrics.timed("inference"):
             metrics.put("inference/new_error_before", self._error(self._draw(replay, _MEASURED_STATES, fresh=True)))
-            self._learn(replay, metrics)
+            if self.config.guard_old and self._checked is not None:
+                self._learn_guarded(replay, metrics, self._checked)
+            else:
+                self._learn(replay, metrics)
             self.measure(metrics)
 
     def measure(self, metrics: RoundMetrics) -> None:
         """Report the error of one draw on held-out states of the data it was fitted on, in standard deviations."""
         if self._held_out is not None:
             metrics.put("inference/old_error", self._error(self._held_out))
+
+    def _learn_guarded(self, replay: Replay, metrics: RoundMetrics, old: Segment) -> None:
+        """Learn, and keep as much of the step as leaves `old` states inferred no worse than by the fit."""
+        if self._fitted_error is None:
+            self._fitted_error = self._error(old)
+        allowed, before = self._fitted_error, copy_state(self.inference)
+        self._learn(replay, metrics)
+        metrics.put("inference/kept_step", step_back(self.inference, before, lambda: self._error(old) <= allowed))
 
     def _learn(self, replay: Replay, metrics: RoundMetrics) -> None:
         generator = self._randomness.generator("inference")
@@ -117,9 +136,9 @@ class InferenceTraining:
         return float(((drawn - true[:, None]) * scale).square().mean())
 
     def _slow_down(self) -> None:
-        """Go on with the learning rate that the fit ended with."""
+        """Go on from the learning rate that the fit ended with."""
         optim = self.inference.optim
-        rate = optim.learning_rate * self.fit.final_learning_rate
+        rate = optim.learning_rate * self.fit.final_learning_rate * self.config.learning_rate
         self.inference.optim = dataclasses.replace(optim, learning_rate=rate)
 
     def _read_old_data(self, spec: EnvSpec) -> None:
@@ -137,7 +156,9 @@ class InferenceTraining:
         device = self._randomness.device
         self._old = fill(training, spec, device)
         if held_out:
-            self._held_out = self._draw(fill(held_out, spec, device), _MEASURED_STATES, fresh=True)
+            unseen = fill(held_out, spec, device)
+            self._held_out = self._draw(unseen, _MEASURED_STATES, fresh=True)
+            self._checked = self._draw(unseen, _CHECKED_STATES, fresh=True)
 
     def _require_same_data(self, dataset: Dataset) -> None:
         """Refuse data recollected at the same place: rehearsal and `old_error` would be of other episodes."""
@@ -155,6 +176,7 @@ class InferenceTraining:
             "model": self.inference.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "episodes": self.episodes,
+            "fitted_error": self._fitted_error,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -162,6 +184,7 @@ class InferenceTraining:
         self.load_weights(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.episodes = state["episodes"]
+        self._fitted_error = state.get("fitted_error")  # runs before there was a guard: as of their next update
 
     def load_weights(self, weights: dict[str, Any]) -> None:
         """Take weights and statistics, of a fit or of a checkpoint.

@@ -300,6 +300,19 @@ def test_help_explains_with_examples(
     assert f"dima {arguments[0]} " in printed or "dima train" in printed
 
 
+def test_help_of_fit_lists_what_can_be_fitted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fit", "--help"]) == 0
+    printed = capsys.readouterr().out
+    configs = Path(cli.__file__).parents[2] / "configs"
+    folders = {"inference": "fitting/inference", "preset": "preset", "world_model": "world_model"}
+    for group, folder in folders.items():
+        listed = re.search(rf"^ *{group}: ([a-z_]+(?:, [a-z_]+)*)", printed, re.MULTILINE)
+        assert listed is not None, printed
+        expected = {file.stem for file in (configs / folder).glob("*.yaml")} - {"joint", "oracle"}  # they learn nothing
+        assert set(listed[1].split(", ")) == expected
+    assert "fitting/inference" not in printed
+
+
 def test_a_gpu_machine_starts_with_the_paper_s_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     cases: list[tuple[bool, list[str], bool]] = [
         (True, [], True),

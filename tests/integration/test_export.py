@@ -131,6 +131,18 @@ def test_a_file_that_is_there_is_not_replaced(folder: Path) -> None:
     assert (folder / "there.pt2").read_bytes() == b"precious"
 
 
+def test_a_file_for_one_agent_acts_as_the_team_s(folder: Path) -> None:
+    histories = torch.randn(3, 4, 2, 4, generator=torch.Generator().manual_seed(0))
+    actions = []
+    for words in ((), ("agent=1",)):
+        outcome = dima("export", "run=run", "inference=fit", *words, f"out=one{len(words)}.pt2", cwd=folder)
+        assert outcome.code == 0, outcome.stderr
+        history = histories[:, :, 1] if words else histories
+        actions.append(torch.export.load(folder / f"one{len(words)}.pt2").module()(history))
+    assert "history ['B', 4, 4] -> action ['B', 1]" in outcome.stdout
+    torch.testing.assert_close(actions[1], actions[0][:, 1])
+
+
 @pytest.mark.parametrize(("kind", "reads"), [("obs", "own"), ("joint", "joint")])
 def test_the_file_says_whose_observations_it_needs(folder: Path, kind: str, reads: str) -> None:
     outcome = dima("export", f"run={kind}", f"out={kind}.pt2", cwd=folder)
@@ -157,10 +169,13 @@ def test_machine_code_without_a_compiler_is_refused(folder: Path) -> None:
         (("inference=other", "out=x.pt2"), "was fitted on another task"),
         (("inference=run", "out=x.pt2"), "learned no state inference"),
         (("inference=fit", "out=x.pt"), "a file name that ends in .pt2"),
+        (("inference=fit", "agent=2", "out=x.pt2"), "agent = 2: expected a number from 0 to 1"),
+        (("run=joint", "agent=0", "out=x.pt2"), "depends on the others' observations"),
     ],
 )
 def test_mistakes_are_refused_and_write_nothing(folder: Path, words: tuple[str, ...], message: str) -> None:
-    outcome = dima("export", "run=run", *words, cwd=folder)
+    run = () if words[0].startswith("run=") else ("run=run",)
+    outcome = dima("export", *run, *words, cwd=folder)
     assert outcome.code == 2, outcome.stderr
     assert message in outcome.stderr
     assert not list(folder.glob("*x.pt*"))

@@ -69,6 +69,32 @@ def test_it_acts_as_the_agent_does(
         obs = random_obs(SPEC, ROWS, data)
 
 
+@pytest.mark.parametrize(
+    ("kind", "inferencer", "combine", "samples", "deterministic"),
+    [
+        ("obs", None, "draw", 1, False),
+        ("state", "globediff", "draw", 1, True),
+        ("obs+state", "vae", "votes", 3, False),
+    ],
+)
+@torch.no_grad()
+def test_an_agent_alone_acts_as_in_its_team(
+    kind: ActorInputKind, inferencer: str | None, combine: Combine, samples: int, deterministic: bool
+) -> None:
+    policy, view = lively_policy(kind), actor_view(lively_dima(SPEC, "normalize_obs=true"), SPEC)
+    belief = None if inferencer is None else Belief(lively_inference(SPEC, inferencer), combine, samples)
+    team, data = ExecutionPath(policy, view, belief, deterministic), torch.Generator().manual_seed(6)
+    history = torch.stack([random_obs(SPEC, ROWS, data) for _ in range(team.history_steps + 1)], dim=1)
+    noise = torch.randn(ROWS, team.noise.total, generator=data)
+    expected = team(history, noise)
+    for agent in range(SPEC.num_agents):
+        alone = ExecutionPath(policy, view, belief, deterministic, agent)
+        parts = noise.split([team.noise.inference, team.noise.action], dim=1)
+        own = [part.unflatten(1, (samples, SPEC.num_agents, -1))[:, :, agent].flatten(1) for part in parts]
+        action = alone(history[:, :, agent], torch.cat(own, dim=1))
+        torch.testing.assert_close(action, expected[:, agent], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("normalize", ["true", "false"])
 def test_the_view_is_the_models_own(normalize: str) -> None:
     view = actor_view(lively_dima(SPEC, f"normalize_obs={normalize}"), SPEC)
@@ -87,6 +113,8 @@ def test_what_cannot_be_exported_is_refused() -> None:
         ExecutionPath(lively_policy("state"), nn.Identity(), None, True)
     with pytest.raises(ConfigError, match="Oracle learned nothing"):
         ExecutionPath(lively_policy("state"), nn.Identity(), Belief(Oracle(SPEC)), True)
+    with pytest.raises(ConfigError, match="agent = 3: expected a number from 0 to 2"):
+        ExecutionPath(lively_policy("obs"), nn.Identity(), None, True, 3)
     path = ExecutionPath(lively_policy("obs", "head=beta"), nn.Identity(), None, False)
     with pytest.raises(ConfigError, match="use deterministic=true"):
         path(torch.zeros(1, 1, 3, SPEC.obs_dim), torch.zeros(1, path.noise.total))

@@ -16,6 +16,7 @@ from dima.run.inference_config import InferenceTrainingConfig
 from dima.run.inference_training import InferenceTraining
 from dima.run.metrics import RoundMetrics
 from dima.run.runtime import Randomness
+from dima.run.step_back import SHARES
 from dima.run.tracking import TrackingConfig
 from tests.support.datasets import write_dataset
 from tests.support.dima_models import make_spec
@@ -128,7 +129,7 @@ def test_an_inferencer_that_stays_as_it_was_needs_no_data(tmp_path: Path) -> Non
 
 
 def test_the_learning_rate_is_that_which_the_fit_ended_with(old_data: Path) -> None:
-    training = begin(old_data, every_episodes=1, updates=1)
+    training = begin(old_data, every_episodes=1, updates=1, guard_old=False)
     before = {name: p.detach().clone() for name, p in training.inference.named_parameters()}
     learn(training, 1)
     after = {name: p.detach() for name, p in training.inference.named_parameters() if "bias" in name}
@@ -138,13 +139,39 @@ def test_the_learning_rate_is_that_which_the_fit_ended_with(old_data: Path) -> N
 
 
 def test_the_error_on_new_states_is_measured_before_the_update(old_data: Path) -> None:
-    training = begin(old_data, every_episodes=1, updates=5, rehearsal=0.0)
+    training = begin(old_data, every_episodes=1, updates=5, rehearsal=0.0, guard_old=False)
     twin = begin(old_data, every_episodes=1, updates=5, rehearsal=0.0)
     figures = learn(training, 1)
     before, after = new_error(twin), new_error(training)
     assert figures["inference/new_error_before"] == pytest.approx(before, rel=1e-5)
     assert abs(after - before) > 1e-3 * before
     assert figures["inference/old_error"] > 1e3, "the held-out states are old ones, far from all that was learned"
+
+
+def test_old_states_are_inferred_no_worse_than_by_the_fit(old_data: Path) -> None:
+    """New states alone, learned with a rate so high that unguarded the old ones get worse at once."""
+    told: dict[str, Any] = {"every_episodes": 1, "updates": 20, "rehearsal": 0.0, "learning_rate": 30.0}
+    free, guarded = begin(old_data, **told, guard_old=False), begin(old_data, **told)
+    old = guarded._checked
+    assert old is not None
+    fitted = guarded._error(old)
+    learn(free, 1)
+    assert free._error(old) > fitted
+    kept = []
+    for _ in range(3):
+        kept.append(learn(guarded, 1)["inference/kept_step"])
+        assert guarded._error(old) <= fitted
+    assert all(share in (0.0, *SHARES) for share in kept)
+    assert min(kept) < 1
+
+
+def test_a_resumed_guard_still_compares_with_the_fit(old_data: Path) -> None:
+    told: dict[str, Any] = {"every_episodes": 1, "updates": 5, "rehearsal": 1.0, "learning_rate": 30.0}
+    training, resumed = begin(old_data, **told), begin(old_data, **told)
+    learn(training, 1)
+    resumed.load_state_dict(copy.deepcopy(training.state_dict()))
+    assert resumed._fitted_error is not None
+    assert resumed._fitted_error == training._fitted_error
 
 
 def new_error(training: InferenceTraining) -> float:
