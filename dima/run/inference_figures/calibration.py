@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dima.run.figure_style import MAX_HEIGHT, RC, SMALL, WIDTH, Look, save
-from dima.run.inference_figures.looks import describe, run_looks, scored
+from dima.run.inference_figures.looks import describe, drawing, run_looks
 
 _BARS = 13
 """Bars of a rank histogram at most; neighbouring ranks are counted together."""
@@ -25,12 +25,11 @@ _MOST_AGENTS = 4
 def plot_fan(record: dict[str, Any], path: Path) -> Figure | None:
     """Truth against the 50 % and 90 % bands and the median of the draws: a column a run, a row a dimension.
 
-    None, with no file, where no run infers a state.
+    None, with no file, where no run draws states.
     """
-    fan = record["fan"]
-    if fan is None:
+    fan, labels, looks = record["fan"], drawing(record), run_looks(record)
+    if fan is None or not labels:
         return None
-    labels, looks = list(fan["runs"]), run_looks(record)
     with rc_context(RC):
         size = (max(WIDTH / 2, min(1.0 + 2.1 * len(labels), 2 * WIDTH)), min(1.1 + 1.35 * len(fan["dims"]), MAX_HEIGHT))
         figure = Figure(figsize=size, layout="constrained")
@@ -55,9 +54,9 @@ def plot_fan(record: dict[str, Any], path: Path) -> Figure | None:
 def plot_ranks(record: dict[str, Any], path: Path) -> Figure | None:
     """Histograms of the truth's rank among the draws, a row an agent, a column a run; flat where draws are honest.
 
-    The band holds 95 % of the counts of a uniform rank. None, with no file, where no run infers a state.
+    The band holds 95 % of the counts of a uniform rank. None, with no file, where no run draws states.
     """
-    labels, looks = scored(record), run_looks(record)
+    labels, looks = drawing(record), run_looks(record)
     if not labels:
         return None
     agents = min(record["agents"], _MOST_AGENTS)

@@ -17,9 +17,9 @@ def run_looks(record: Mapping[str, Any]) -> dict[str, Look]:
     return {label: looks.get(label, Look("0.15", "x")) for label in record["runs"]}
 
 
-def scored(record: Mapping[str, Any]) -> list[str]:
-    """Labels of the runs that infer a state."""
-    return [label for label, run in record["runs"].items() if run["scores"] is not None]
+def drawing(record: Mapping[str, Any]) -> list[str]:
+    """Labels of the runs that draw states: an oracle's are the truth itself, their ranks a toss of coins."""
+    return [label for label, run in record["runs"].items() if run["scores"] is not None and run["kind"] != "oracle"]
 
 
 def describe(record: Mapping[str, Any]) -> str:

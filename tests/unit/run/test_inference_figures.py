@@ -98,7 +98,7 @@ def test_density_has_a_surface_for_the_truth_and_every_run(tmp_path: Path) -> No
 def test_fans_show_truth_median_and_bands(tmp_path: Path) -> None:
     record = inference_record()
     figure = whole(plot_fan(record, tmp_path / "a.png"), tmp_path / "a.png")
-    assert len(figure.axes) == 3 * 3
+    assert len(figure.axes) == 3 * 2, "none for the oracle, whose draws are the truth"
     top = titled(figure, "globediff")
     assert top.get_ylabel() == "worst: state[3]"
     median, truth = top.get_lines()
@@ -108,9 +108,9 @@ def test_fans_show_truth_median_and_bands(tmp_path: Path) -> None:
     assert len(top.collections) == 2
 
 
-def test_ranks_have_a_panel_for_every_run_and_agent(tmp_path: Path) -> None:
+def test_ranks_have_a_panel_for_every_run_that_draws_and_agent(tmp_path: Path) -> None:
     figure = whole(plot_ranks(inference_record(), tmp_path / "a.png"), tmp_path / "a.png")
-    assert len(figure.axes) == 3 * 2
+    assert len(figure.axes) == 2 * 2
     heights: list[float] = [bar.get_height() for bar in figure.axes[0].patches if bar.get_width() < 2]  # type: ignore[attr-defined]
     assert heights[:3] == pytest.approx([2 * 9 / 12, 0.0, 9 / 12])
 
@@ -127,6 +127,10 @@ def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
     record.update(embedding=None, fan=None, runs={"joint": record["runs"]["joint"]})
     for plot in (plot_density, plot_embedding, plot_fan, plot_ranks):
         assert plot(record, tmp_path / "a.png") is None
+    known = inference_record()
+    known["runs"] = {"oracle": known["runs"]["oracle"]}
+    assert plot_fan(known, tmp_path / "a.png") is None
+    assert plot_ranks(known, tmp_path / "a.png") is None
     assert list(tmp_path.iterdir()) == []
 
 
