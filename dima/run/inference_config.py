@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from dima.run.fit_settings import FitSettings
@@ -25,9 +26,9 @@ class InferenceTrainingConfig(Config):
     """Optimiser steps each time; 0: the inferencer stays as it was fitted."""
     rehearsal: float = 0.5
     """Share of the batches drawn from the data that it was fitted on, so that these are not forgotten."""
-    guard_old: bool = True
-    """Whether an update is taken back, by halves, until held-out states of those data are inferred no worse than by the
-    fit (no guard where the fit held nothing out, or its data are not there)."""
+    old_tolerance: float | None = 0.01
+    """By how much, relatively, the error on held-out states of those data may come to exceed that of the fit: an update
+    that goes beyond is taken back, by halves. None: no limit, as where the fit held nothing out or its data went."""
     learning_rate: float = 1.0
     """Relative to the rate that its fit ended with."""
     combine: Combine = "draw"
@@ -48,6 +49,8 @@ class InferenceTrainingConfig(Config):
         self.require(self.every_episodes >= 1, "every_episodes", "at least 1")
         self.require(self.updates >= 0, "updates", "at least 0")
         self.require(0 <= self.rehearsal <= 1, "rehearsal", "a share from 0 to 1")
+        tolerance = self.old_tolerance
+        self.require(tolerance is None or 0 <= tolerance < math.inf, "old_tolerance", "at least 0, or null")
         self.require(self.learning_rate > 0, "learning_rate", "above 0; updates=0 keeps it as it was fitted")
         is_one = self.combine == "draw"
         fits = self.samples == 1 if is_one else self.samples >= 2

@@ -86,8 +86,8 @@ class InferenceTraining:
         self.episodes %= self.config.every_episodes
         with metrics.timed("inference"):
             metrics.put("inference/new_error_before", self._error(self._draw(replay, _MEASURED_STATES, fresh=True)))
-            if self.config.guard_old and self._checked is not None:
-                self._learn_guarded(replay, metrics, self._checked)
+            if self.config.old_tolerance is not None and self._checked is not None:
+                self._learn_guarded(replay, metrics, self._checked, self.config.old_tolerance)
             else:
                 self._learn(replay, metrics)
             self.measure(metrics)
@@ -97,11 +97,11 @@ class InferenceTraining:
         if self._held_out is not None:
             metrics.put("inference/old_error", self._error(self._held_out))
 
-    def _learn_guarded(self, replay: Replay, metrics: RoundMetrics, old: Segment) -> None:
-        """Learn, and keep as much of the step as leaves `old` states inferred no worse than by the fit."""
+    def _learn_guarded(self, replay: Replay, metrics: RoundMetrics, old: Segment, tolerance: float) -> None:
+        """Learn, and keep as much of the step as leaves `old` states inferred as well as by the fit."""
         if self._fitted_error is None:
             self._fitted_error = self._error(old)
-        allowed, before = self._fitted_error, copy_state(self.inference)
+        allowed, before = (1 + tolerance) * self._fitted_error, copy_state(self.inference)
         self._learn(replay, metrics)
         metrics.put("inference/kept_step", step_back(self.inference, before, lambda: self._error(old) <= allowed))
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodel.config import Config, OptimConfig
+from worldmodel.ensemble.bootstrap import Bootstrap
 from worldmodel.ensemble.members import Members
 from worldmodel.losses import masked_mean
 from worldmodel.normalize import RunningNormalizer
@@ -29,9 +30,9 @@ class DynamicsConfig(Config):
     hidden_dims: tuple[int, ...]
     """Widths of each member's hidden layers."""
     bound_weight: float
-    """Weight of the loss that draws the learned bounds of the log variance together."""
+    """Weight of the loss, summed over dimensions, that draws the learned bounds of the log variance together."""
     bootstrap: bool
-    """Give each member its own resampling of every batch: each row counts for it Poisson(1) times."""
+    """Give each member its own resampling of the data: each transition counts for it a Poisson(1) number of times."""
     optim: OptimConfig
 
     def validate(self) -> None:
@@ -75,6 +76,7 @@ class Dynamics(TrainablePart):
         self.target_dim = spec.state_dim + 1
         size_in = spec.state_dim + spec.num_agents * spec.action_dim
         self.members = Members(config.num_members, [size_in, *config.hidden_dims, 2 * self.target_dim + 1])
+        self.bootstrap = Bootstrap(config.num_members, size_in) if config.bootstrap else None
         # As in the code of PETS: softly clamped between bounds that are learned, or a variance can grow without end
         # where there is no data.
         self.max_log_variance = nn.Parameter(torch.full((self.target_dim,), 0.5))
@@ -105,11 +107,11 @@ class Dynamics(TrainablePart):
         likelihood = (0.5 * (error * (-forecast.log_variance).exp() + forecast.log_variance)).mean(dim=2)  # [E, B]
         ended = segment.terminated[:, 0].to(z.dtype).expand_as(forecast.end_logit)
         end_loss = functional.binary_cross_entropy_with_logits(forecast.end_logit, ended, reduction="none")
-        weight = self._resampling(likelihood, generator)
+        weight = self._counts(segment).to(z.dtype) if self.bootstrap else torch.ones_like(likelihood)
         counted = valid.expand_as(likelihood)
         # A mean over members, whose gradients do not meet: each learns as fast as one alone would under the sum.
         loss = self.config.num_members * masked_mean(weight * (likelihood + end_loss), counted)
-        bounds = (self.max_log_variance - self.min_log_variance).mean()
+        bounds = (self.max_log_variance - self.min_log_variance).sum()
         with torch.no_grad():
             mean = forecast.mean.mean(dim=0)
             metrics = {
@@ -120,10 +122,10 @@ class Dynamics(TrainablePart):
             }
         return LossOutput(loss + self.config.bound_weight * bounds, metrics)
 
-    def _resampling(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """How often each row counts for each member [E,B]; what bootstrapping comes to when rows come in batches."""
-        ones = torch.ones_like(like)
-        return torch.poisson(ones, generator=generator) if self.config.bootstrap else ones
+    def _counts(self, segment: Segment) -> Tensor:
+        """How often each transition counts for each member [E,B]."""
+        assert self.bootstrap is not None
+        return self.bootstrap(torch.cat([segment.state[:, 0], segment.action[:, 0].flatten(1)], dim=1))
 
 
 def disagreement(forecast: Forecast) -> Tensor:

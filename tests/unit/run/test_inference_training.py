@@ -129,7 +129,7 @@ def test_an_inferencer_that_stays_as_it_was_needs_no_data(tmp_path: Path) -> Non
 
 
 def test_the_learning_rate_is_that_which_the_fit_ended_with(old_data: Path) -> None:
-    training = begin(old_data, every_episodes=1, updates=1, guard_old=False)
+    training = begin(old_data, every_episodes=1, updates=1, old_tolerance=None)
     before = {name: p.detach().clone() for name, p in training.inference.named_parameters()}
     learn(training, 1)
     after = {name: p.detach() for name, p in training.inference.named_parameters() if "bias" in name}
@@ -139,7 +139,7 @@ def test_the_learning_rate_is_that_which_the_fit_ended_with(old_data: Path) -> N
 
 
 def test_the_error_on_new_states_is_measured_before_the_update(old_data: Path) -> None:
-    training = begin(old_data, every_episodes=1, updates=5, rehearsal=0.0, guard_old=False)
+    training = begin(old_data, every_episodes=1, updates=5, rehearsal=0.0, old_tolerance=None)
     twin = begin(old_data, every_episodes=1, updates=5, rehearsal=0.0)
     figures = learn(training, 1)
     before, after = new_error(twin), new_error(training)
@@ -148,19 +148,22 @@ def test_the_error_on_new_states_is_measured_before_the_update(old_data: Path) -
     assert figures["inference/old_error"] > 1e3, "the held-out states are old ones, far from all that was learned"
 
 
+TOLERANCE = 0.02
+
+
 def test_old_states_are_inferred_no_worse_than_by_the_fit(old_data: Path) -> None:
     """New states alone, learned with a rate so high that unguarded the old ones get worse at once."""
     told: dict[str, Any] = {"every_episodes": 1, "updates": 20, "rehearsal": 0.0, "learning_rate": 30.0}
-    free, guarded = begin(old_data, **told, guard_old=False), begin(old_data, **told)
+    free, guarded = begin(old_data, **told, old_tolerance=None), begin(old_data, **told, old_tolerance=TOLERANCE)
     old = guarded._checked
     assert old is not None
     fitted = guarded._error(old)
     learn(free, 1)
-    assert free._error(old) > fitted
+    assert free._error(old) > fitted * (1 + TOLERANCE)
     kept = []
     for _ in range(3):
         kept.append(learn(guarded, 1)["inference/kept_step"])
-        assert guarded._error(old) <= fitted
+        assert guarded._error(old) <= fitted * (1 + TOLERANCE)
     assert all(share in (0.0, *SHARES) for share in kept)
     assert min(kept) < 1
 

@@ -70,8 +70,10 @@ def test_weights_are_cut_at_two_standard_deviations() -> None:
     assert float(weights.detach().std()) == pytest.approx(0.8796 * std, rel=0.01)
 
 
-def test_the_loss_is_the_density_of_the_members_gaussians() -> None:
-    model = trained_looking("dynamics.bootstrap=false", "dynamics.bound_weight=0.0")
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_the_loss_is_the_density_of_the_members_gaussians(bootstrap: bool) -> None:
+    model = trained_looking(f"dynamics.bootstrap={bootstrap}", "dynamics.bound_weight=0.1")
+    dynamics = model.dynamics
     segment = random_segment(SPEC, 6, 1, seeded(1), torch.tensor([[True]] * 4 + [[False]] * 2))
     segment = dataclasses.replace(segment, terminated=torch.tensor([[True], [False], [True]] + [[False]] * 3))
     z = model.state_norm.normalize(segment.state[:, 0])
@@ -79,7 +81,10 @@ def test_the_loss_is_the_density_of_the_members_gaussians() -> None:
     change = model.change_norm.normalize(segment.state[:, 1] - segment.state[:, 0])
     target = torch.cat([change, model.reward_norm.normalize(segment.reward)], dim=1)
 
-    expected = torch.zeros(())
+    transition = torch.cat([segment.state[:, 0], segment.action[:, 0].flatten(1)], dim=1)
+    counts = dynamics.bootstrap(transition) if dynamics.bootstrap else torch.ones(4, 6)
+    assert (counts[:, :4].unique().numel() > 1) == bootstrap
+    expected = 0.1 * (dynamics.max_log_variance - dynamics.min_log_variance).sum()
     for e in range(4):
         for row in range(4):  # the last two are not valid
             law = torch.distributions.Normal(forecast.mean[e, row], (0.5 * forecast.log_variance[e, row]).exp())
@@ -87,7 +92,7 @@ def test_the_loss_is_the_density_of_the_members_gaussians() -> None:
             end = functional.binary_cross_entropy_with_logits(
                 forecast.end_logit[e, row], segment.terminated[row, 0].float()
             )
-            expected = expected + (density + end) / 4
+            expected = expected + counts[e, row] * (density + end) / 4
 
     torch.testing.assert_close(model.dynamics(segment, seeded(0)).loss, expected)
 
