@@ -4,8 +4,8 @@
 
 While it trains, a run collects with the true state: what it collects does not depend on the inferencer. So its
 episodes, read from the replay of its last checkpoint, and the fit are all it takes to do the updates again: after every
-episode `updates` steps, with the run's other settings. OUT keeps what it holds, so that settings can be added to it.
-From the folder that FIT's `data` is relative to.
+episode `updates` steps, with the run's other settings. OUT keeps what it holds, so that settings can be added to it
+(with none named, only the figure OUT.png is drawn anew). From the folder that FIT's `data` is relative to.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 from torch import Tensor
 
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from dima.run.figure_style import RC
 from dima.run.inference_training import InferenceTraining
 from dima.run.metrics import RoundMetrics
 from dima.run.runtime import Randomness
@@ -31,7 +36,7 @@ KEYS = ("inference/old_error", "inference/new_error_before", "inference/kept_ste
 
 def main() -> None:
     """Follow the errors with every choice of settings and write them after each."""
-    if len(sys.argv) < 5:
+    if len(sys.argv) < 4:
         raise SystemExit(__doc__)
     run_path, fit, out, choices = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4:]
     torch.set_num_threads(1)
@@ -44,6 +49,25 @@ def main() -> None:
         record[choice] = follow(run, fit, episodes, {name: json.loads(value) for name, value in words.items()})
         print(choice, [f"{row[KEYS[0]]:.4f}" for row in record[choice]], flush=True)
         out.write_text(json.dumps(record, indent=1) + "\n")
+    draw(record, out.with_suffix(".png"))
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Both errors over the episodes, a colour for each choice of settings."""
+    panels = {KEYS[0]: "held-out states of the fit's data", KEYS[1]: "the run's own states, before the update"}
+    with plt.rc_context(RC):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6), layout="constrained")
+        for choice, rows in record.items():
+            if isinstance(rows, list):
+                for axes, key in ((left, KEYS[0]), (right, KEYS[1])):
+                    points = [(episode, row[key]) for episode, row in enumerate(rows) if key in row]
+                    axes.plot(*zip(*points, strict=True), marker="o", markersize=2.5, label=choice)
+        for axes, title in zip((left, right), panels.values(), strict=True):
+            axes.set(xlabel="episodes of the run", title=title)
+        left.set_ylabel("squared error of one draw")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=6)
+        figure.savefig(path, dpi=160)
+        plt.close(figure)
 
 
 def read_episodes(checkpoint: Path) -> list[Trajectory]:
