@@ -132,6 +132,14 @@ def test_a_sound_model_passes(spec: EnvSpec, check: str) -> None:
     CHECKS[check](Subject(lambda: SoundModel(spec), spec))
 
 
+class SaysThatItReportsNothing(SoundModel):
+    reports_uncertainty = False
+
+
+def test_a_model_may_say_that_it_reports_no_uncertainty() -> None:
+    CHECKS["shapes"](Subject(lambda: SaysThatItReportsNothing(PAIR), PAIR))
+
+
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
 def test_a_broken_model_is_found(broken: type[SoundModel]) -> None:
     check, message = BROKEN[broken]

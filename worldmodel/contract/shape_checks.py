@@ -22,7 +22,7 @@ from worldmodel.contract.subject import (
     seeded,
     start,
 )
-from worldmodel.protocol import ReportsUncertainty, WorldModel
+from worldmodel.protocol import WorldModel, reports_uncertainty
 from worldmodel.shapes import check_shape
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct
 
@@ -36,7 +36,7 @@ def check_shapes(subject: Subject) -> None:
         _check_view(model, spec, model.view(state), "start", batch)
         state, prediction = model.step(state, make_actions(spec, 1, batch=batch)[0], generator=seeded(0))
         _check_prediction(spec, prediction, batch)
-        says_so = isinstance(model, ReportsUncertainty) == (prediction.uncertainty is not None)
+        says_so = reports_uncertainty(model) == (prediction.uncertainty is not None)
         require(says_so, "prediction: uncertainty is given exactly where the model has reports_uncertainty = True")
         _check_view(model, spec, model.view(state), "step", batch)
         transition = make_transition(spec, batch=batch)
