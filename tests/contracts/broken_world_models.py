@@ -51,21 +51,23 @@ class Dynamics(TrainablePart):
 
 
 class Decoder(TrainablePart):
-    """Observations from the state, zeros where padded."""
+    """Observations from the state; padding and ids are known."""
 
     segment_length = 1
     burn_in = 0
     optim = Dynamics.optim
-    mask: Tensor
+    is_own: Tensor
+    known: Tensor
 
     def __init__(self, spec: EnvSpec) -> None:
         super().__init__()
         self.linear = nn.Linear(spec.state_dim, spec.num_agents * spec.obs_dim)
-        self.register_buffer("mask", spec.obs_mask().float(), persistent=False)
+        self.register_buffer("is_own", spec.own_obs_mask(), persistent=False)
+        self.register_buffer("known", spec.known_obs(), persistent=False)
 
     def decode(self, state: Tensor) -> Tensor:
         """[B,S] -> [B,N,O]."""
-        return self.linear(state).unflatten(1, self.mask.shape) * self.mask
+        return torch.where(self.is_own, self.linear(state).unflatten(1, self.is_own.shape), self.known)
 
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
         """Squared error on the first observation."""
@@ -284,13 +286,27 @@ class PeeksAtTheState(SoundModel):
 class FillsThePadding(SoundModel):
     def __init__(self, spec: EnvSpec) -> None:
         super().__init__(spec)
-        self.decoder.mask.fill_(1.0)
+        self.decoder.is_own.fill_(True)
+
+
+class GuessesTheIds(SoundModel):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.decoder.is_own.copy_(spec.obs_mask())
 
 
 class NeverForgets(SoundModel):
     def observe(self, state: Any, transition: Transition, *, generator: torch.Generator) -> Any:
         later = dataclasses.replace(transition, is_first=torch.zeros_like(transition.is_first))
         return super().observe(state, later, generator=generator)
+
+
+class RemembersWhereItSeesNoState(SoundModel):
+    def observe(self, state: Any, transition: Transition, *, generator: torch.Generator) -> Any:
+        following = super().observe(state, transition, generator=generator)
+        if transition.state is not None:
+            return following
+        return dataclasses.replace(following, states=state.states)
 
 
 class AlwaysForgets(SoundModel):
@@ -323,7 +339,9 @@ BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     SharesObservations: ("views_do_not_leak", "change with what agent 0 observes"),
     PeeksAtTheState: ("views_do_not_leak", "change with the global state"),
     FillsThePadding: ("padding", "expected zeros"),
+    GuessesTheIds: ("padding", "are not the agents' ids"),
     NeverForgets: ("observe_forgets", "depends on what came before"),
+    RemembersWhereItSeesNoState: ("observe_forgets", "is_first and no state, .* depends on what came before"),
     AlwaysForgets: ("observe_forgets", "forget as well"),
 }
 """Each broken model with the check that must find it, and what the message must say."""

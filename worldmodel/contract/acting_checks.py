@@ -72,17 +72,17 @@ def check_observe_forgets(subject: Subject) -> None:
     model, spec = subject.model(), subject.spec
     actions = make_actions(spec, 2)
     is_first = torch.arange(BATCH) < 3
+    fresh = random_transition(spec, BATCH, seeded(41), is_first)
 
-    def play(seed: int) -> dict[str, Tensor]:
+    def play(seed: int, seen: Transition) -> dict[str, Tensor]:
         state = start(model, spec, seed)
         state = model.observe(state, make_transition(spec, seed), generator=seeded(0))
         state, _ = model.step(state, make_actions(spec, 1, seed)[0], generator=seeded(0))
-        fresh = random_transition(spec, BATCH, seeded(41), is_first)
-        state = model.observe(state, fresh, generator=seeded(0))
-        return roll_out(model, state, actions)
+        return roll_out(model, model.observe(state, seen, generator=seeded(0)), actions)
 
-    one, other = play(42), play(43)
-    difference = first_difference(one, other, is_first)
-    require(difference is None, f"after observe with is_first, {difference} depends on what came before")
-    if model.context_length > 0:
-        require(first_difference(one, other, ~is_first) is not None, "rows without is_first forget as well")
+    for what, seen in {"is_first": fresh, "is_first and no state": dataclasses.replace(fresh, state=None)}.items():
+        one, other = play(42, seen), play(43, seen)
+        difference = first_difference(one, other, is_first)
+        require(difference is None, f"after observe with {what}, {difference} depends on what came before")
+        if model.context_length > 0:
+            require(first_difference(one, other, ~is_first) is not None, "rows without is_first forget as well")

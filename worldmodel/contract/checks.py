@@ -92,12 +92,12 @@ CHECKS: dict[str, Check] = {
     "padding": Check(
         shape_checks.check_padding,
         "policies would be fed with other numbers in imagination than in the environment",
-        "multiply predicted observations by spec.obs_mask()",
+        "torch.where(spec.own_obs_mask(), obs, spec.known_obs()) on predicted observations",
     ),
     "observe_forgets": Check(
         acting_checks.check_observe_forgets,
         "a new episode would begin with memories of the one before",
-        "in observe, reset the rows with transition.is_first, and no others",
+        "in observe, reset the rows with transition.is_first, and no others, also where transition.state is None",
     ),
 }
 """In the order in which they are best read: a wrong shape makes most others fail too."""

@@ -113,7 +113,7 @@ def check_indexing(subject: Subject) -> None:
 
 
 def check_padding(subject: Subject) -> None:
-    """Padded entries of predicted observations are exactly zero, from a full context or an episode's first step."""
+    """Predicted observations, from a full context or a first step, have zeros as padding and agents' ids in place."""
     model, spec = subject.model(), subject.spec
     context = make_context(model, spec)
     first = Segment.from_first(context.obs[:, -1], context.state[:, -1], spec.action_dim, model.context_length)
@@ -123,3 +123,5 @@ def check_padding(subject: Subject) -> None:
             padded = seen[step][:, ~spec.obs_mask()]
             if padded.any():
                 raise BrokenContract(f"{step} from {what}: padding holds {padded.abs().max()}, expected zeros")
+            known = torch.equal(torch.where(spec.own_obs_mask(), 0, seen[step]), spec.known_obs().expand_as(seen[step]))
+            require(known, f"{step} from {what}: the last N = {spec.num_agents} entries are not the agents' ids")
