@@ -152,6 +152,11 @@ class CriticDimMisstated(SoundModel):
         self.critic_dim += 1
 
 
+class ViewOfHalfTheState(SoundModel):
+    def view(self, state: Any) -> AgentView:
+        return dataclasses.replace(super().view(state), state=state.states[:, 1, :2])
+
+
 class Explodes(SoundModel):
     @torch.no_grad()
     def step(self, state: Any, action: Tensor, *, generator: torch.Generator) -> tuple[Any, Prediction]:
@@ -162,6 +167,12 @@ class Explodes(SoundModel):
 class IgnoresTheGenerator(SoundModel):
     def step(self, state: Any, action: Tensor, *, generator: torch.Generator) -> tuple[Any, Prediction]:
         return super().step(state, action, generator=torch.Generator().manual_seed(0))
+
+
+class DrawsAtStartAlone(IgnoresTheGenerator):
+    def start(self, context: Segment, *, generator: torch.Generator) -> Any:
+        state = super().start(context, generator=generator)
+        return dataclasses.replace(state, states=state.states + torch.randn(state.states.shape, generator=generator))
 
 
 class DrawsFromTheDefaultGenerator(SoundModel):
@@ -180,6 +191,12 @@ class ObservesOverTheBatch(SoundModel):
     def observe(self, state: Any, transition: Transition, *, generator: torch.Generator) -> Any:
         state = super().observe(state, transition, generator=generator)
         return dataclasses.replace(state, states=state.states - state.states.mean(dim=0))
+
+
+class AnyFirstForgetsAll(SoundModel):
+    def observe(self, state: Any, transition: Transition, *, generator: torch.Generator) -> Any:
+        first = transition.is_first.any().expand_as(transition.is_first)
+        return super().observe(state, dataclasses.replace(transition, is_first=first), generator=generator)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,10 +270,87 @@ class ForgetsItsStatisticsOnSave(SoundModel):
         self.register_buffer("mean", torch.zeros(spec.state_dim), persistent=False)
 
 
+class CountingDynamics(Dynamics):
+    """Its targets are jittered less with every update: a schedule that belongs into a buffer."""
+
+    updates = 0
+
+    def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
+        self.updates += self.training
+        output = super().forward(segment, generator)
+        return LossOutput(output.loss / (1 + self.updates), output.metrics)
+
+
+class ForgetsItsScheduleOnSave(SoundModel):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.dynamics = CountingDynamics(spec)
+
+
+class IndependentWithDropout(Dynamics):
+    independent = True
+
+    def predict(self, states: Tensor, action: Tensor) -> Tensor:
+        return super().predict(nn.functional.dropout(states, 0.1, self.training), action)
+
+
+class DropsOutBesideOtherParts(SoundModel):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.dynamics = IndependentWithDropout(spec)
+
+
 class HasAnUnusedParameter(SoundModel):
     def __init__(self, spec: EnvSpec) -> None:
         super().__init__(spec)
         self.unused = nn.Parameter(torch.zeros(3))
+
+
+class ScaledDynamics(Dynamics):
+    """Multiplies its predictions by a parameter that it does not own."""
+
+    def __init__(self, spec: EnvSpec, scale: nn.Parameter) -> None:
+        super().__init__(spec)
+        self._scale = (scale,)
+
+    def predict(self, states: Tensor, action: Tensor) -> Tensor:
+        return super().predict(states, action) * self._scale[0]
+
+
+class LearnsOutsideItsParts(SoundModel):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.dynamics = ScaledDynamics(spec, self.scale)
+
+
+class SharesALayer(SoundModel):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.dynamics.decoder = self.decoder
+
+
+class HasNoParts(SoundModel):
+    def parts(self) -> Mapping[str, TrainablePart]:
+        return {}
+
+
+class HasNoOptimiser(SoundModel):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.decoder.optim = None  # type: ignore[assignment]
+
+
+class CarelessDynamics(Dynamics):
+    def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
+        everything = dataclasses.replace(segment, valid=torch.ones_like(segment.valid))
+        return super().forward(everything, generator)
+
+
+class LearnsFromPadding(SoundModel):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.dynamics = CarelessDynamics(spec)
 
 
 class DividesByNoTargets(Dynamics):
@@ -269,6 +363,12 @@ class LossIsNaNWithoutTargets(SoundModel):
     def __init__(self, spec: EnvSpec) -> None:
         super().__init__(spec)
         self.dynamics = DividesByNoTargets(spec)
+
+
+class SeesNothing(SoundModel):
+    def view(self, state: Any) -> AgentView:
+        view = super().view(state)
+        return AgentView(torch.zeros_like(view.actor), view.critic)
 
 
 class SharesObservations(SoundModel):
@@ -322,11 +422,14 @@ BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     LessThanCertain: ("shapes", "uncertainty = .*expected at least 0"),
     ViewInDoublePrecision: ("shapes", "torch.float64"),
     CriticDimMisstated: ("shapes", "view after start: critic"),
+    ViewOfHalfTheState: ("shapes", "view after start: state has shape"),
     Explodes: ("finite", "is not finite"),
     IgnoresTheGenerator: ("generator", "another seed gives the same rollout"),
+    DrawsAtStartAlone: ("generator", "`step` does not draw from its generator"),
     DrawsFromTheDefaultGenerator: ("generator", "default generator"),
     NormalizesOverTheBatch: ("rows_independent", "depends on the other rows"),
     ObservesOverTheBatch: ("rows_independent", "after observe, .* depends on the other rows"),
+    AnyFirstForgetsAll: ("rows_independent", "depends on is_first of the other rows"),
     CarryIsTimeFirst: ("indexing", "not that of the rows picked"),
     ChangesTheContext: ("inputs_untouched", "context: state was changed"),
     ChangesTheAction: ("inputs_untouched", "action was changed"),
@@ -334,8 +437,16 @@ BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     CountsItsSteps: ("nothing_hidden", "reward.* is another after other calls"),
     WritesIntoTheCarry: ("nothing_hidden", "after other calls"),
     ForgetsItsStatisticsOnSave: ("save_and_load", "not in the state dict"),
+    ForgetsItsScheduleOnSave: ("training_resumes", "part dynamics: its loss is another after save and load"),
+    DropsOutBesideOtherParts: ("training_resumes", "part dynamics is independent and draws from torch's default"),
+    HasNoParts: ("parts", "parts.. is empty, and the model has parameters"),
+    HasNoOptimiser: ("parts", "part decoder: optim = None: expected an OptimConfig"),
+    LearnsFromPadding: ("only_valid_counts", "part dynamics: the loss changes with what stands behind"),
+    LearnsOutsideItsParts: ("one_part_each", "parameter scale belongs to none of the parts dynamics, decoder"),
+    SharesALayer: ("one_part_each", "belongs to the parts dynamics and decoder"),
     LossIsNaNWithoutTargets: ("parts", "without any valid step: loss = nan"),
     HasAnUnusedParameter: ("every_parameter_learns", "parameter unused gets no gradient"),
+    SeesNothing: ("views_do_not_leak", "actor view of agent 0 does not change with what it observes"),
     SharesObservations: ("views_do_not_leak", "change with what agent 0 observes"),
     PeeksAtTheState: ("views_do_not_leak", "change with the global state"),
     FillsThePadding: ("padding", "expected zeros"),

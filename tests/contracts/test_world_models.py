@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from dima.conditioning import PerceiverActionEncoder
+from examples.custom_world_model.linear import LinearConfig
 from tests.contracts.broken_world_models import BROKEN, SoundModel
 from tests.support.dima_models import CONFIGS, compose_group
 from worldmodel.contract.checks import CHECKS
+from worldmodel.contract.learning_checks import training_segment
 from worldmodel.contract.subject import Subject
 from worldmodel.protocol import Accelerable, WorldModel, WorldModelConfig
 from worldmodel.types import EnvSpec
@@ -116,7 +118,14 @@ class FastSubject(Subject):
         return model.accelerated()
 
 
-OF_THE_WEIGHTS = {"save_and_load", "parts", "every_parameter_learns"}
+OF_THE_WEIGHTS = {
+    "save_and_load",
+    "training_resumes",
+    "parts",
+    "only_valid_counts",
+    "one_part_each",
+    "every_parameter_learns",
+}
 """Checks of what is saved and trained: that is the model itself, whose weights its fast form holds copies of."""
 
 
@@ -130,6 +139,12 @@ def test_world_model_made_fast(case: Case, check: str) -> None:
 @pytest.mark.parametrize("spec", [PAIR, UNEQUAL, SIX], ids=lambda spec: spec.env_id)
 def test_a_sound_model_passes(spec: EnvSpec, check: str) -> None:
     CHECKS[check](Subject(lambda: SoundModel(spec), spec))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("spec", [PAIR, UNEQUAL], ids=lambda spec: spec.env_id)
+def test_the_example_passes(spec: EnvSpec, check: str) -> None:
+    CHECKS[check](Subject(lambda: LinearConfig().build(spec), spec))
 
 
 class SaysThatItReportsNothing(SoundModel):
@@ -150,6 +165,21 @@ def test_a_broken_model_is_found(broken: type[SoundModel]) -> None:
 
 def test_every_check_is_proved_by_a_broken_model() -> None:
     assert {check for check, _ in BROKEN.values()} == set(CHECKS)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6, 9])
+def test_batches_to_check_with_start_end_and_terminate_inside(length: int) -> None:
+    part = SoundModel(PAIR).decoder
+    part.segment_length = length
+
+    segment = training_segment(part, PAIR)
+
+    assert segment.valid.any(dim=1).all()
+    assert segment.terminated.any(dim=1).sum() == 5
+    assert not (segment.terminated & ~segment.valid).any()
+    if length > 1:
+        assert not segment.valid[:, 0].all()
+        assert not segment.valid[:, -1].all()
 
 
 def test_a_dead_parameter_that_learns_is_found() -> None:

@@ -47,9 +47,10 @@ def check_shapes(subject: Subject) -> None:
 
 
 def _check_view(model: WorldModel[Any], spec: EnvSpec, view: AgentView, after: str, batch: int) -> None:
-    sizes = {"B": batch, "N": spec.num_agents, "F": model.actor_dim, "C": model.critic_dim}
-    for name, pattern in (("actor", "B N F"), ("critic", "B C")):
-        _check_tensor(f"view after {after}: {name}", getattr(view, name), pattern, sizes)
+    sizes = {"B": batch, "N": spec.num_agents, "F": model.actor_dim, "C": model.critic_dim, "S": spec.state_dim}
+    for name, pattern in (("actor", "B N F"), ("critic", "B C"), ("state", "B S")):
+        if getattr(view, name) is not None or name != "state":
+            _check_tensor(f"view after {after}: {name}", getattr(view, name), pattern, sizes)
 
 
 def _check_prediction(spec: EnvSpec, prediction: Prediction, batch: int) -> None:
