@@ -34,6 +34,7 @@ class Case:
     spec: EnvSpec
     overrides: tuple[str, ...] = ()
     dead_parameters: tuple[str, ...] = ()
+    stochastic: bool = True
 
     @property
     def name(self) -> str:
@@ -82,6 +83,20 @@ CASES = [
     # Without messages an agent's latent is its own affair: the views must not leak.
     *(Case("rssm", spec, ("communication=false",)) for spec in (PAIR, UNEQUAL)),
     Case("rssm", UNEQUAL, ("dynamics.outcome_from=successor", "dynamics.loss.action_weight=0.0", "context_length=0")),
+    Case("ensemble", UNEQUAL, ("propagation=ts_inf",)),
+    Case("ensemble", PAIR, ("propagation=mean",), stochastic=False),
+    Case(
+        "transformer",
+        UNEQUAL,
+        (
+            "dynamics.token_embedding=code",
+            "dynamics.token_distribution=channels",
+            "dynamics.action_embedding=bins",
+            "dynamics.initial_weights=wide",
+        ),
+    ),
+    # One coarse token: views must be asked whether they change with changes that it can tell.
+    Case("transformer", PAIR, ("tokenizer.num_tokens=1", "dynamics.window=1")),
 ]
 
 
@@ -99,7 +114,7 @@ def subject(case: Case) -> Subject:
         words.append(f"+world_model_preset/{case.model}=smoke")
     words += [f"world_model.{override}" for override in case.overrides]
     config: WorldModelConfig = compose_group(words, "world_model")
-    return Subject(lambda: config.build(case.spec), case.spec, dead_parameters=case.dead_parameters)
+    return Subject(lambda: config.build(case.spec), case.spec, case.stochastic, case.dead_parameters)
 
 
 @pytest.mark.parametrize("check", CHECKS)
