@@ -34,7 +34,11 @@ class TrainablePart(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
-        """The loss on `segment` [B,T], averaged over valid targets; noise is drawn from `generator`."""
+        """The loss on `segment` [B,T], averaged over valid targets; noise is drawn from `generator`.
+
+        Dropout may draw from torch's default generator instead, which a run saves and restores as well; that of an
+        `independent` part may not.
+        """
 
 
 class WorldModel(Protocol[StateT]):
