@@ -11,7 +11,8 @@ import yaml
 
 from dima.conditioning import PerceiverActionEncoder
 from examples.custom_world_model.linear import LinearConfig
-from tests.contracts.broken_world_models import BROKEN, SoundModel
+from tests.contracts.broken_world_models import BROKEN
+from tests.contracts.sound_world_model import SoundModel
 from tests.support.dima_models import CONFIGS, compose_group
 from worldmodel.contract.checks import CHECKS
 from worldmodel.contract.learning_checks import training_segment

@@ -17,9 +17,9 @@ from tests.contracts.broken_world_models import (
     NormalizesOverTheBatch,
     PeeksAtTheState,
     RewardOfWrongShape,
-    SoundModel,
     WritesIntoTheCarry,
 )
+from tests.contracts.sound_world_model import SoundModel
 from tests.contracts.test_world_models import UNEQUAL
 from tests.support.commands import dima
 from worldmodel.contract.checks import CHECKS, broken_checks

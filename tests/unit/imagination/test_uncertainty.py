@@ -13,7 +13,7 @@ from imagination.mappo import BehaviourConfig
 from imagination.returns import lambda_returns
 from imagination.rollout import imagine
 from imagination.uncertainty import UncertaintyConfig, UncertaintyGauge, known_steps
-from tests.contracts.broken_world_models import SoundModel
+from tests.contracts.sound_world_model import SoundModel
 from tests.support.dima_models import compose_group
 from worldmodel.config import ConfigError
 from worldmodel.contract.random_data import random_segment
