@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.config import Config, ConfigError
-from worldmodel.protocol import ReportsUncertainty, WorldModel
+from worldmodel.protocol import WorldModel, reports_uncertainty
 from worldmodel.types import Prediction, Segment
 
 SMALLEST_STD = 1e-6
@@ -55,7 +55,7 @@ class UncertaintyConfig(Config):
         Raises:
             ConfigError: saying which other one there is.
         """
-        if self.is_on and self.signal == "model" and not isinstance(model, ReportsUncertainty):
+        if self.is_on and self.signal == "model" and not reports_uncertainty(model):
             raise ConfigError(
                 f"policy.uncertainty.signal = 'model': {type(model).__name__} does not report how unsure it is; use"
                 " policy.uncertainty.signal=spread"

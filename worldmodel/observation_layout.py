@@ -50,11 +50,10 @@ class ObservationLayout(nn.Module):
         self.packed_dim = sum(spec.obs_sizes)
         self._num_ids = spec.obs_dim - self.row_dim
         is_id = (torch.arange(spec.obs_dim) >= self.row_dim).repeat(spec.num_agents, 1)
-        is_own = spec.obs_mask() & ~is_id
-        known = functional.pad(torch.eye(spec.num_agents)[:, : self._num_ids], (self.row_dim, 0))
+        is_own = spec.own_obs_mask()
         self.register_buffer("is_own", is_own, persistent=False)
         self.register_buffer("is_agent_id", is_id, persistent=False)
-        self.register_buffer("known", known, persistent=False)
+        self.register_buffer("known", spec.known_obs(), persistent=False)
         self.register_buffer("index", is_own.flatten().nonzero()[:, 0], persistent=False)
 
     @property

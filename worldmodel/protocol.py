@@ -34,7 +34,11 @@ class TrainablePart(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
-        """The loss on `segment` [B,T], averaged over valid targets; noise is drawn from `generator`."""
+        """The loss on `segment` [B,T], averaged over valid targets; noise is drawn from `generator`.
+
+        Dropout may draw from torch's default generator instead, which a run saves and restores as well; that of an
+        `independent` part may not.
+        """
 
 
 class WorldModel(Protocol[StateT]):
@@ -123,12 +127,12 @@ class StateDecoding(Protocol):
         ...
 
 
-@runtime_checkable
-class ReportsUncertainty(Protocol):
-    """A world model whose predictions say how little it knows: none of them leaves `Prediction.uncertainty` out."""
+def reports_uncertainty(model: object) -> bool:
+    """Whether none of the model's predictions leaves `Prediction.uncertainty` out; its `reports_uncertainty` says so.
 
-    reports_uncertainty: Literal[True]
-    """Its presence is what says so, before anything has been imagined."""
+    Known before anything has been imagined. A model without that attribute does not report.
+    """
+    return getattr(model, "reports_uncertainty", False) is True
 
 
 Precision = Literal["float32", "bfloat16"]

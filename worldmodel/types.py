@@ -108,10 +108,16 @@ class EnvSpec:
 
     def obs_mask(self) -> Tensor:
         """[N,O] bool: which entries are real, the agent id included."""
-        own = torch.arange(max(self.obs_sizes)) < torch.tensor(self.obs_sizes)[:, None]
-        if not self.appends_agent_id:
-            return own
-        return torch.cat([own, torch.ones(self.num_agents, self.num_agents, dtype=torch.bool)], dim=1)
+        return self.own_obs_mask() | (torch.arange(self.obs_dim) >= max(self.obs_sizes))
+
+    def own_obs_mask(self) -> Tensor:
+        """[N,O] bool: which entries are an agent's own numbers, neither padding nor an id."""
+        return torch.arange(self.obs_dim) < torch.tensor(self.obs_sizes)[:, None]
+
+    def known_obs(self) -> Tensor:
+        """[N,O] what is known of every observation: ids in their place where they are appended, zeros elsewhere."""
+        ids = torch.eye(self.num_agents)[:, : self.obs_dim - max(self.obs_sizes)]
+        return torch.nn.functional.pad(ids, (max(self.obs_sizes), 0))
 
     def action_mask(self) -> Tensor:
         """[N,A] bool: which actions are real."""

@@ -75,9 +75,7 @@ def check(config: DictConfig) -> None:
     announce("check-model", {"model": name, "tasks": ", ".join(spec.env_id for spec in specs), "checks": len(checks)})
     broken: dict[str, None] = {}
     for spec in specs:
-        found = _check_for(settings, settings.world_model, spec, checks)
-        broken |= dict.fromkeys(found)
-        say(f"{spec.env_id}: {len(checks) - len(found)} of {len(checks)} checks passed")
+        broken |= dict.fromkeys(_check_for(settings, settings.world_model, spec, checks))
     if broken:
         raise ConfigError(f"{name} does not keep the contract in {', '.join(broken)}: see above")
     say(f"{name} keeps the contract; next: dima train with the same world_model=.. and preset=smoke")
@@ -86,7 +84,7 @@ def check(config: DictConfig) -> None:
 def _check_for(
     settings: CheckModelSettings, model: WorldModelConfig, spec: EnvSpec, checks: tuple[str, ...]
 ) -> list[str]:
-    """Print what is wrong with the model for one environment; return the names of the checks that failed."""
+    """Print how the model does for one environment; return the names of the checks that failed."""
     subject = Subject(
         lambda: model.build(spec),
         spec,
@@ -97,6 +95,9 @@ def _check_for(
     for finding in broken_checks(subject, checks):
         say(f"\n{spec.env_id}\n{finding}")
         found.append(finding.check)
+    untrained = not found and not subject.learns
+    note = "; the model has no parameters: nothing was asked of its training" if untrained else ""
+    say(f"{spec.env_id}: {len(checks) - len(found)} of {len(checks)} checks passed{note}")
     return found
 
 

@@ -73,11 +73,13 @@ class LinearWorldModel(nn.Module):
 
     context_length = 0  # the current state says everything
     decentralized = True  # an actor sees its own observation and nothing else
-    obs_mask: Tensor
+    is_own: Tensor
+    known_obs: Tensor
 
     def __init__(self, config: LinearConfig, spec: EnvSpec) -> None:
         super().__init__()
-        self.register_buffer("obs_mask", spec.obs_mask(), persistent=False)  # padding stays zero
+        self.register_buffer("is_own", spec.own_obs_mask(), persistent=False)
+        self.register_buffer("known_obs", spec.known_obs(), persistent=False)  # zeros as padding, and agents' ids
         self.actor_dim, self.critic_dim = spec.obs_dim, spec.state_dim
         optim = OptimConfig(config.learning_rate, weight_decay=0.0, grad_clip=10.0, batch_size=config.batch_size)
         self.dynamics = Dynamics(optim, spec)
@@ -98,13 +100,14 @@ class LinearWorldModel(nn.Module):
         mean, std = self.dynamics.predict(state.state, action)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         next_state, reward, obs = (mean + std * noise).split(self.dynamics.sizes, dim=1)
-        following = Now(next_state, obs.unflatten(1, self.obs_mask.shape) * self.obs_mask)
+        following = Now(next_state, torch.where(self.is_own, obs.unflatten(1, self.is_own.shape), self.known_obs))
         continuation = torch.ones_like(reward[:, 0])  # this one never expects an end
         return following, Prediction(following.obs, following.state, reward[:, 0], continuation)
 
     def observe(self, state: Now, transition: Transition, *, generator: torch.Generator) -> Now:
         """In the real world: what is seen replaces what was carried."""
-        return Now(state.state if transition.state is None else transition.state, transition.obs)
+        unseen = state.state * ~transition.is_first[:, None]  # a new episode knows nothing of the one before
+        return Now(unseen if transition.state is None else transition.state, transition.obs)
 
     def view(self, state: Now) -> AgentView:
         """Actors see their observations, the critic sees the state."""

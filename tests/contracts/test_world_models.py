@@ -10,9 +10,12 @@ import pytest
 import yaml
 
 from dima.conditioning import PerceiverActionEncoder
-from tests.contracts.broken_world_models import BROKEN, SoundModel
+from examples.custom_world_model.linear import LinearConfig
+from tests.contracts.broken_world_models import BROKEN
+from tests.contracts.sound_world_model import SoundModel
 from tests.support.dima_models import CONFIGS, compose_group
 from worldmodel.contract.checks import CHECKS
+from worldmodel.contract.learning_checks import training_segment
 from worldmodel.contract.subject import Subject
 from worldmodel.protocol import Accelerable, WorldModel, WorldModelConfig
 from worldmodel.types import EnvSpec
@@ -32,6 +35,7 @@ class Case:
     spec: EnvSpec
     overrides: tuple[str, ...] = ()
     dead_parameters: tuple[str, ...] = ()
+    stochastic: bool = True
 
     @property
     def name(self) -> str:
@@ -80,6 +84,20 @@ CASES = [
     # Without messages an agent's latent is its own affair: the views must not leak.
     *(Case("rssm", spec, ("communication=false",)) for spec in (PAIR, UNEQUAL)),
     Case("rssm", UNEQUAL, ("dynamics.outcome_from=successor", "dynamics.loss.action_weight=0.0", "context_length=0")),
+    Case("ensemble", UNEQUAL, ("propagation=ts_inf",)),
+    Case("ensemble", PAIR, ("propagation=mean",), stochastic=False),
+    Case(
+        "transformer",
+        UNEQUAL,
+        (
+            "dynamics.token_embedding=code",
+            "dynamics.token_distribution=channels",
+            "dynamics.action_embedding=bins",
+            "dynamics.initial_weights=wide",
+        ),
+    ),
+    # One coarse token: views must be asked whether they change with changes that it can tell.
+    Case("transformer", PAIR, ("tokenizer.num_tokens=1", "dynamics.window=1")),
 ]
 
 
@@ -97,7 +115,7 @@ def subject(case: Case) -> Subject:
         words.append(f"+world_model_preset/{case.model}=smoke")
     words += [f"world_model.{override}" for override in case.overrides]
     config: WorldModelConfig = compose_group(words, "world_model")
-    return Subject(lambda: config.build(case.spec), case.spec, dead_parameters=case.dead_parameters)
+    return Subject(lambda: config.build(case.spec), case.spec, case.stochastic, case.dead_parameters)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -116,7 +134,14 @@ class FastSubject(Subject):
         return model.accelerated()
 
 
-OF_THE_WEIGHTS = {"save_and_load", "parts", "every_parameter_learns"}
+OF_THE_WEIGHTS = {
+    "save_and_load",
+    "training_resumes",
+    "parts",
+    "only_valid_counts",
+    "one_part_each",
+    "every_parameter_learns",
+}
 """Checks of what is saved and trained: that is the model itself, whose weights its fast form holds copies of."""
 
 
@@ -132,6 +157,20 @@ def test_a_sound_model_passes(spec: EnvSpec, check: str) -> None:
     CHECKS[check](Subject(lambda: SoundModel(spec), spec))
 
 
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("spec", [PAIR, UNEQUAL], ids=lambda spec: spec.env_id)
+def test_the_example_passes(spec: EnvSpec, check: str) -> None:
+    CHECKS[check](Subject(lambda: LinearConfig().build(spec), spec))
+
+
+class SaysThatItReportsNothing(SoundModel):
+    reports_uncertainty = False
+
+
+def test_a_model_may_say_that_it_reports_no_uncertainty() -> None:
+    CHECKS["shapes"](Subject(lambda: SaysThatItReportsNothing(PAIR), PAIR))
+
+
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
 def test_a_broken_model_is_found(broken: type[SoundModel]) -> None:
     check, message = BROKEN[broken]
@@ -142,6 +181,21 @@ def test_a_broken_model_is_found(broken: type[SoundModel]) -> None:
 
 def test_every_check_is_proved_by_a_broken_model() -> None:
     assert {check for check, _ in BROKEN.values()} == set(CHECKS)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6, 9])
+def test_batches_to_check_with_start_end_and_terminate_inside(length: int) -> None:
+    part = SoundModel(PAIR).decoder
+    part.segment_length = length
+
+    segment = training_segment(part, PAIR)
+
+    assert segment.valid.any(dim=1).all()
+    assert segment.terminated.any(dim=1).sum() == 5
+    assert not (segment.terminated & ~segment.valid).any()
+    if length > 1:
+        assert not segment.valid[:, 0].all()
+        assert not segment.valid[:, -1].all()
 
 
 def test_a_dead_parameter_that_learns_is_found() -> None:

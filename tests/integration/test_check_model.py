@@ -17,9 +17,9 @@ from tests.contracts.broken_world_models import (
     NormalizesOverTheBatch,
     PeeksAtTheState,
     RewardOfWrongShape,
-    SoundModel,
     WritesIntoTheCarry,
 )
+from tests.contracts.sound_world_model import SoundModel
 from tests.contracts.test_world_models import UNEQUAL
 from tests.support.commands import dima
 from worldmodel.contract.checks import CHECKS, broken_checks
@@ -47,6 +47,13 @@ def test_a_model_that_keeps_the_contract_passes(tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.stderr
     assert f"{len(CHECKS)} of {len(CHECKS)} checks passed" in outcome.stdout
     assert "LinearConfig keeps the contract" in outcome.stdout
+
+
+def test_a_known_law_passes_and_it_is_said_what_was_not_asked(tmp_path: Path) -> None:
+    oracle = ("world_model._target_=envs.toy.oracle.OracleConfig", "+world_model.system=${env}")
+    outcome = dima("check-model", *oracle, "env=toy/linear", cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    assert "checks passed; the model has no parameters: nothing was asked of its training" in outcome.stdout
 
 
 def test_a_broken_one_is_told_what_why_and_what_to_try(tmp_path: Path) -> None:

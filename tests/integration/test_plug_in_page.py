@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from worldmodel.contract.checks import CHECKS
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plug_in_a_world_model.md").read_text()
 EXAMPLE = (ROOT / "examples" / "custom_world_model" / "linear.py").read_text()
@@ -22,6 +24,11 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.strip().splitlines()[0][:40])
 def test_python_on_the_page_is_the_examples(block: str) -> None:
     assert block in EXAMPLE
+
+
+def test_the_page_counts_the_checks_right() -> None:
+    assert len(CHECKS) == 16
+    assert "through sixteen checks" in PAGE
 
 
 def test_links_lead_somewhere() -> None:

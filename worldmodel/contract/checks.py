@@ -74,10 +74,28 @@ CHECKS: dict[str, Check] = {
         "a checkpoint would not be the model that was saved",
         "register running statistics with register_buffer, persistent=True; networks as submodules",
     ),
+    "training_resumes": Check(
+        learning_checks.check_training_resumes,
+        "a run that goes on from a checkpoint would not be the run that never stopped",
+        "register counters and running means of forward with register_buffer; `independent` parts draw dropout from"
+        " their generator",
+    ),
     "parts": Check(
         learning_checks.check_parts,
         "batches hold padding at the ends of episodes, at times nothing else",
-        "average over segment.valid with worldmodel.losses.masked_mean and detach what is logged",
+        "average over segment.valid with worldmodel.losses.masked_mean, detach what is logged, and set optim,"
+        " segment_length and burn_in",
+    ),
+    "only_valid_counts": Check(
+        learning_checks.check_only_valid_counts,
+        "a model would learn from steps that never happened",
+        "average over segment.valid with worldmodel.losses.masked_mean; mask or hide padding before anything pools,"
+        " attends or recurs over time",
+    ),
+    "one_part_each": Check(
+        learning_checks.check_one_part_each,
+        "what is in no part has no optimiser and stays as it was drawn; two optimisers would pull at what is in two",
+        "make the layer a submodule of one part; let other parts hold it in a tuple, which registers nothing",
     ),
     "every_parameter_learns": Check(
         learning_checks.check_every_parameter_learns,
@@ -92,12 +110,12 @@ CHECKS: dict[str, Check] = {
     "padding": Check(
         shape_checks.check_padding,
         "policies would be fed with other numbers in imagination than in the environment",
-        "multiply predicted observations by spec.obs_mask()",
+        "torch.where(spec.own_obs_mask(), obs, spec.known_obs()) on predicted observations",
     ),
     "observe_forgets": Check(
         acting_checks.check_observe_forgets,
         "a new episode would begin with memories of the one before",
-        "in observe, reset the rows with transition.is_first, and no others",
+        "in observe, reset the rows with transition.is_first, and no others, also where transition.state is None",
     ),
 }
 """In the order in which they are best read: a wrong shape makes most others fail too."""

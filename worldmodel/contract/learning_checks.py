@@ -8,9 +8,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from worldmodel.config import OptimConfig
 from worldmodel.contract.random_data import random_segment
 from worldmodel.contract.subject import (
     Subject,
+    choose,
     first_difference,
     make_actions,
     make_transition,
@@ -24,14 +26,13 @@ from worldmodel.types import EnvSpec, Segment
 
 
 def training_segment(part: TrainablePart, spec: EnvSpec, batch: int = 16) -> Segment:
-    """A batch [B] of the part's own length; some rows start or end inside."""
-    length = part.segment_length
-    first = torch.arange(batch) % length * (torch.arange(batch) % 3 == 1)
-    last = torch.where(torch.arange(batch) % 3 == 2, torch.arange(batch) % length + 1, length)
-    steps = torch.arange(length)
-    segment = random_segment(spec, batch, length, seeded(20), (steps >= first[:, None]) & (steps < last[:, None]))
-    ended = segment.valid & ~torch.nn.functional.pad(segment.valid, (0, 1))[:, 1:] & (last < length)[:, None]
-    return dataclasses.replace(segment, terminated=ended)
+    """A batch [B] of the part's own length: of three rows one starts anywhere, and one terminates anywhere."""
+    length, row = part.segment_length, torch.arange(batch)
+    position, steps = row // 3 % length, torch.arange(length)
+    first = torch.where(row % 3 == 1, position, 0)[:, None]
+    last = torch.where(row % 3 == 2, position, length - 1)[:, None]
+    segment = random_segment(spec, batch, length, seeded(20), (steps >= first) & (steps <= last))
+    return dataclasses.replace(segment, terminated=(steps == last) & (row % 3 == 2)[:, None])
 
 
 def check_save_and_load(subject: Subject) -> None:
@@ -47,8 +48,9 @@ def check_save_and_load(subject: Subject) -> None:
         return seen | {f"after observe, {name}": value for name, value in roll_out(played, observed, actions).items()}
 
     expected = play(model)
-    require(first_difference(expected, play(loaded)) is not None, "models of different weights do the same")
     saved = model.state_dict()
+    if saved:
+        require(first_difference(expected, play(loaded)) is not None, "models of different weights do the same")
     for name, value in saved.items():
         require(isinstance(value, Tensor), f"state_dict()[{name!r}] is a {type(value).__name__}: expected a Tensor")
     loaded.load_state_dict({name: value.clone() for name, value in saved.items()})
@@ -60,9 +62,11 @@ def check_parts(subject: Subject) -> None:
     """Every part says what it is trained on, and has a finite scalar loss on it, also where nothing is valid."""
     model, spec = subject.model(), subject.spec
     parts = model.parts()
-    require(bool(parts), "parts() is empty: there is nothing to train")
+    require(bool(parts) or not subject.learns, "parts() is empty, and the model has parameters: nothing trains them")
     for name, part in parts.items():
         require(isinstance(part, TrainablePart), f"part {name} is a {type(part).__name__}: expected a TrainablePart")
+        optim = getattr(part, "optim", None)
+        require(isinstance(optim, OptimConfig), f"part {name}: optim = {optim!r}: expected an OptimConfig")
         lengths = f"part {name}: segment_length = {part.segment_length}, burn_in = {part.burn_in}"
         require(0 <= part.burn_in < part.segment_length, f"{lengths}: expected 0 <= burn_in < segment_length")
         for what, segment in {
@@ -82,6 +86,71 @@ def check_parts(subject: Subject) -> None:
                 require(value.shape == (), f"{where}: metric {metric} has shape {list(value.shape)}, expected a scalar")
                 require(not value.requires_grad, f"{where}: metric {metric} is not detached")
                 require(torch.isfinite(value), f"{where}: metric {metric} = {value}")
+
+
+def check_only_valid_counts(subject: Subject) -> None:
+    """What a batch holds behind the last real step of a row does not change a part's loss, to the bit."""
+    model, spec = subject.model(), subject.spec
+    for name, part in model.parts().items():
+        segment = training_segment(part, spec)
+        filled = _fill_behind(segment, random_segment(spec, len(segment.valid), segment.length, seeded(25)))
+        loss, other = part(segment, seeded(26)).loss, part(filled, seeded(26)).loss
+        require(torch.equal(loss, other), f"part {name}: the loss changes with what stands behind the last valid step")
+
+
+def _fill_behind(segment: Segment, noise: Segment) -> Segment:
+    """`segment` with `noise` behind each row's last real state and transition, which is said to terminate there."""
+    after, unreal = _behind(segment.valid), _behind(segment.state_valid())
+    return dataclasses.replace(
+        segment,
+        obs=choose(unreal, noise.obs, segment.obs),
+        state=choose(unreal, noise.state, segment.state),
+        action=choose(after, noise.action, segment.action),
+        reward=choose(after, noise.reward, segment.reward),
+        terminated=segment.terminated | after,
+    )
+
+
+def _behind(real: Tensor) -> Tensor:
+    """[B,T] bool: neither this one nor any later one is real."""
+    return real.flip(1).cumsum(1).flip(1) == 0
+
+
+def check_training_resumes(subject: Subject) -> None:
+    """In training mode, a model that loads another one's state dict has the same losses from there on, to the bit."""
+    trained, resumed = subject.model(seed=0), subject.model(seed=1)
+    for model in (trained, resumed):
+        model.train(True)
+    for seed in (27, 28):
+        _losses(trained, subject.spec, seed)
+    resumed.load_state_dict({name: value.clone() for name, value in trained.state_dict().items()})
+    expected, losses = _losses(trained, subject.spec, 29), _losses(resumed, subject.spec, 29)
+    for name, loss in expected.items():
+        same = torch.equal(loss, losses[name])
+        require(same, f"part {name}: its loss is another after save and load: it counts on what is not in state_dict()")
+
+
+def _losses(model: WorldModel[Any], spec: EnvSpec, seed: int) -> dict[str, Tensor]:
+    """The loss of every part, as `seed` has it."""
+    losses: dict[str, Tensor] = {}
+    for name, part in model.parts().items():
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        losses[name] = part(training_segment(part, spec), seeded(seed)).loss.detach()
+        alone = torch.equal(before, torch.get_rng_state())
+        require(alone or not part.independent, f"part {name} is independent and draws from torch's default generator")
+    return losses
+
+
+def check_one_part_each(subject: Subject) -> None:
+    """Each parameter of the model belongs to one part and to no other."""
+    model = subject.model()
+    parts = {name: {id(parameter) for parameter in part.parameters()} for name, part in model.parts().items()}
+    for name, parameter in cast("nn.Module", model).named_parameters():
+        owners = [part for part, owned in parts.items() if id(parameter) in owned]
+        require(len(owners) < 2, f"parameter {name} belongs to the parts {' and '.join(owners)}")
+        if name not in subject.dead_parameters:
+            require(bool(owners), f"parameter {name} belongs to none of the parts {', '.join(parts)}")
 
 
 def check_every_parameter_learns(subject: Subject) -> None:

@@ -13,6 +13,7 @@ from worldmodel.contract.random_data import random_trajectory
 from worldmodel.contract.subject import (
     BATCH,
     Subject,
+    choose,
     first_difference,
     make_actions,
     make_context,
@@ -46,6 +47,10 @@ def check_generator(subject: Subject) -> None:
     require(difference is None, f"the same seed gives another {difference}")
     if subject.stochastic:
         require(first_difference(first, play(2, 1)) is not None, "another seed gives the same rollout: it is not used")
+        state = start(model, spec)
+        one, other = roll_out(model, state, actions, 1), roll_out(model, state, actions, 2)
+        drawn = first_difference(one, other) is not None
+        require(drawn, "from one carry another seed gives the same steps: `step` does not draw from its generator")
 
 
 def check_rows_independent(subject: Subject) -> None:
@@ -57,7 +62,7 @@ def check_rows_independent(subject: Subject) -> None:
         """`one` in `row`, `other` elsewhere."""
         here = torch.arange(BATCH) == row
         rows = dict(other.tensors())
-        pairs = {name: _where(here, tensor, rows[name]) for name, tensor in one.tensors()}
+        pairs = {name: choose(here, tensor, rows[name]) for name, tensor in one.tensors()}
         return dataclasses.replace(one, **pairs)
 
     def play(context: Segment, actions: list[Tensor], transition: Transition) -> dict[str, Tensor]:
@@ -68,7 +73,7 @@ def check_rows_independent(subject: Subject) -> None:
 
     context, actions, transition = make_context(model, spec), make_actions(spec, 3), make_transition(spec)
     other_actions = [
-        _where(torch.arange(BATCH) == row, a, b) for a, b in zip(actions, make_actions(spec, 3, 12), strict=True)
+        choose(torch.arange(BATCH) == row, a, b) for a, b in zip(actions, make_actions(spec, 3, 12), strict=True)
     ]
     one = play(context, actions, transition)
     other = play(
@@ -77,6 +82,16 @@ def check_rows_independent(subject: Subject) -> None:
     difference = first_difference(one, other, [row])
     require(difference is None, f"{difference} of one row depends on the other rows")
     require(first_difference(one, other, [0]) is not None, "another context, action and observation change nothing")
+
+    carried, _ = model.step(model.start(context, generator=seeded(6)), actions[0], generator=seeded(6))
+
+    def observe(is_first: Tensor) -> dict[str, Tensor]:
+        seen = dataclasses.replace(transition, is_first=is_first)
+        return roll_out(model, model.observe(carried, seen, generator=seeded(7)), actions)
+
+    elsewhere = torch.arange(BATCH) != row
+    difference = first_difference(observe(elsewhere), observe(torch.zeros_like(elsewhere)), [row])
+    require(difference is None, f"after observe, {difference} of one row depends on is_first of the other rows")
 
 
 def check_inputs_untouched(subject: Subject) -> None:
@@ -129,7 +144,3 @@ def check_nothing_hidden(subject: Subject) -> None:
     require(difference is None, f"{difference} is another after other calls: something is kept between calls")
     difference = first_difference(first, roll_out(model, state.map(torch.clone), actions))
     require(difference is None, f"{difference} is another from a copy of the carry")
-
-
-def _where(rows: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    return torch.where(rows.view(-1, *[1] * (one.dim() - 1)), one, other)

@@ -18,10 +18,8 @@ def random_action(spec: EnvSpec, batch: int, generator: torch.Generator) -> Tens
 
 def random_obs(spec: EnvSpec, batch: int, generator: torch.Generator) -> Tensor:
     """[B,N,O] normal numbers, zeros where padded, and the agents' ids where the environment appends them."""
-    obs = torch.randn(batch, spec.num_agents, spec.obs_dim, generator=generator) * spec.obs_mask()
-    if spec.appends_agent_id:
-        obs[:, :, -spec.num_agents :] = torch.eye(spec.num_agents)
-    return obs
+    numbers = torch.randn(batch, spec.num_agents, spec.obs_dim, generator=generator)
+    return torch.where(spec.own_obs_mask(), numbers, spec.known_obs())
 
 
 def random_state(spec: EnvSpec, batch: int, generator: torch.Generator) -> Tensor:

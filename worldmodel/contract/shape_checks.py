@@ -22,7 +22,7 @@ from worldmodel.contract.subject import (
     seeded,
     start,
 )
-from worldmodel.protocol import ReportsUncertainty, WorldModel
+from worldmodel.protocol import WorldModel, reports_uncertainty
 from worldmodel.shapes import check_shape
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct
 
@@ -36,7 +36,7 @@ def check_shapes(subject: Subject) -> None:
         _check_view(model, spec, model.view(state), "start", batch)
         state, prediction = model.step(state, make_actions(spec, 1, batch=batch)[0], generator=seeded(0))
         _check_prediction(spec, prediction, batch)
-        says_so = isinstance(model, ReportsUncertainty) == (prediction.uncertainty is not None)
+        says_so = reports_uncertainty(model) == (prediction.uncertainty is not None)
         require(says_so, "prediction: uncertainty is given exactly where the model has reports_uncertainty = True")
         _check_view(model, spec, model.view(state), "step", batch)
         transition = make_transition(spec, batch=batch)
@@ -47,9 +47,10 @@ def check_shapes(subject: Subject) -> None:
 
 
 def _check_view(model: WorldModel[Any], spec: EnvSpec, view: AgentView, after: str, batch: int) -> None:
-    sizes = {"B": batch, "N": spec.num_agents, "F": model.actor_dim, "C": model.critic_dim}
-    for name, pattern in (("actor", "B N F"), ("critic", "B C")):
-        _check_tensor(f"view after {after}: {name}", getattr(view, name), pattern, sizes)
+    sizes = {"B": batch, "N": spec.num_agents, "F": model.actor_dim, "C": model.critic_dim, "S": spec.state_dim}
+    for name, pattern in (("actor", "B N F"), ("critic", "B C"), ("state", "B S")):
+        if getattr(view, name) is not None or name != "state":
+            _check_tensor(f"view after {after}: {name}", getattr(view, name), pattern, sizes)
 
 
 def _check_prediction(spec: EnvSpec, prediction: Prediction, batch: int) -> None:
@@ -113,7 +114,7 @@ def check_indexing(subject: Subject) -> None:
 
 
 def check_padding(subject: Subject) -> None:
-    """Padded entries of predicted observations are exactly zero, from a full context or an episode's first step."""
+    """Predicted observations, from a full context or a first step, have zeros as padding and agents' ids in place."""
     model, spec = subject.model(), subject.spec
     context = make_context(model, spec)
     first = Segment.from_first(context.obs[:, -1], context.state[:, -1], spec.action_dim, model.context_length)
@@ -123,3 +124,5 @@ def check_padding(subject: Subject) -> None:
             padded = seen[step][:, ~spec.obs_mask()]
             if padded.any():
                 raise BrokenContract(f"{step} from {what}: padding holds {padded.abs().max()}, expected zeros")
+            known = torch.equal(torch.where(spec.own_obs_mask(), 0, seen[step]), spec.known_obs().expand_as(seen[step]))
+            require(known, f"{step} from {what}: the last N = {spec.num_agents} entries are not the agents' ids")

@@ -51,6 +51,11 @@ class Subject:
     dead_parameters: tuple[str, ...] = ()
     """Names of parameters that this configuration leaves without a gradient, on purpose."""
 
+    @property
+    def learns(self) -> bool:
+        """False for a model without parameters: nothing is asked of its training."""
+        return any(True for _ in cast("nn.Module", self.model()).parameters())
+
     def model(self, seed: int = 0) -> WorldModel[Any]:
         """A model that looks trained, in evaluation mode: no parameter is zero, and it has seen an episode."""
         torch.manual_seed(seed)
@@ -106,6 +111,11 @@ def first_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor], row
     """The name of the first tensor that is not the same in `rows`, to the bit; None if all are."""
     require(one.keys() == other.keys(), f"one call gives {list(one)}, the next {list(other)}")
     return next((name for name in one if not torch.equal(one[name][rows], other[name][rows])), None)
+
+
+def choose(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """`one` where `mask` is true, else `other`; the mask has their leading axes."""
+    return torch.where(mask.reshape(*mask.shape, *[1] * (one.dim() - mask.dim())), one, other)
 
 
 def start(model: WorldModel[Any], spec: EnvSpec, seed: int = 1, batch: int = BATCH) -> Any:

@@ -35,9 +35,6 @@ BIMODAL = BimodalConfig(
 )
 SYSTEMS = pytest.mark.parametrize("config", [LINEAR, BIMODAL], ids=["linear", "bimodal"])
 
-# Nothing is trained and nothing is saved: there are no parts, and any two oracles are the same.
-NOT_FOR_A_KNOWN_LAW = {"parts", "save_and_load"}
-
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -55,7 +52,7 @@ def predict(config: Any, state: Tensor, action: Tensor, seed: int = 0) -> Predic
 
 
 @SYSTEMS
-@pytest.mark.parametrize("check", sorted(CHECKS.keys() - NOT_FOR_A_KNOWN_LAW))
+@pytest.mark.parametrize("check", CHECKS)
 def test_the_contract_is_kept(config: Any, check: str) -> None:
     spec = config.build().spec
     CHECKS[check](Subject(lambda: OracleConfig(config).build(spec), spec))

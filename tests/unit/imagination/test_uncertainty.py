@@ -13,7 +13,7 @@ from imagination.mappo import BehaviourConfig
 from imagination.returns import lambda_returns
 from imagination.rollout import imagine
 from imagination.uncertainty import UncertaintyConfig, UncertaintyGauge, known_steps
-from tests.contracts.broken_world_models import SoundModel
+from tests.contracts.sound_world_model import SoundModel
 from tests.support.dima_models import compose_group
 from worldmodel.config import ConfigError
 from worldmodel.contract.random_data import random_segment
@@ -31,6 +31,10 @@ class Doubtful(SoundModel):
     def step(self, state: Any, action: Tensor, *, generator: torch.Generator) -> tuple[Any, Prediction]:
         following, prediction = super().step(state, action, generator=generator)
         return following, dataclasses.replace(prediction, uncertainty=state.states[:, 1].norm(dim=1))
+
+
+class SaysItDoesNot(SoundModel):
+    reports_uncertainty = False
 
 
 def config(action: str, signal: str = "model", **values: Any) -> UncertaintyConfig:
@@ -84,13 +88,14 @@ def test_without_an_action_nothing_is_measured() -> None:
     assert torch.equal(plain.reward, off.reward)
 
 
-def test_a_model_that_reports_nothing_is_refused_before_anything_is_imagined() -> None:
+@pytest.mark.parametrize("silent", [SoundModel, SaysItDoesNot])
+def test_a_model_that_reports_nothing_is_refused_before_anything_is_imagined(silent: type[SoundModel]) -> None:
     torch.manual_seed(0)
     plain = dataclasses.replace(behaviour(), uncertainty=config("truncate"))
-    with pytest.raises(ConfigError, match="SoundModel does not report how unsure it is; use .*signal=spread"):
-        plain.build(SPEC, SoundModel(SPEC))
+    with pytest.raises(ConfigError, match=f"{silent.__name__} does not report how unsure it is; use .*signal=spread"):
+        plain.build(SPEC, silent(SPEC))
     plain.build(SPEC, doubtful())
-    dataclasses.replace(plain, uncertainty=config("truncate", "spread")).build(SPEC, SoundModel(SPEC))
+    dataclasses.replace(plain, uncertainty=config("truncate", "spread")).build(SPEC, silent(SPEC))
 
 
 class KnownSpread(SoundModel):

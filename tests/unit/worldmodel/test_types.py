@@ -54,6 +54,8 @@ def test_a_bad_trajectory_is_refused_by_name(changes: dict[str, Any], error: typ
 def test_masks_of_unequal_agents() -> None:
     assert SPEC.obs_dim == 5
     assert SPEC.obs_mask().tolist() == [[True, True, True, True, True], [True, False, False, True, True]]
+    assert SPEC.own_obs_mask().tolist() == [[True, True, True, False, False], [True, False, False, False, False]]
+    assert SPEC.known_obs().tolist() == [[0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]
     assert SPEC.action_mask().tolist() == [[True, True], [True, False]]
 
 
