@@ -34,7 +34,7 @@ Written by `compare_models.py` from `cells/`. E: error summed over so many imagi
 data, averaged over dimensions and segments (expected error of one draw); brackets: 95 % bootstrap interval over
 held-out segments, with several seeds the mean of theirs. Gain: how far an agent's action moves the imagined state along
 the way it moves the simulator's (1 is right), smallest and largest agent. Spread over error: of the draws at step 15,
-1 is calibrated, 0 is sure of itself; energy score: lower is better. Training: processor seconds of `dima fit`. Imagined
+1 is calibrated, 0 is sure of itself; energy score: lower is better. Training: processor seconds of `dima fit` (empty: not measured). Imagined
 steps/s: within `dima predict`, on one thread, all draws of all segments in one batch.
 """
 _COLUMNS = (
@@ -114,7 +114,7 @@ def _describe(name: str, cells: Sequence[MeasuredCell]) -> list[str]:
         f"{fmean(spread['spread_skill'][LONG] for spread in spreads):.2f}",
         f"{fmean(spread['energy_score'][LONG] for spread in spreads):.2f}",
         f"{sum(cells[0].record['fitted']['parameters'].values()):,}",
-        f"{fmean(cell.record['cost']['fit']['cpu_s'] for cell in cells):.0f}",
+        _spell_cost([cell.record["cost"]["fit"]["cpu_s"] for cell in cells]),
         f"{fmean(each['imagined_steps'] / each['predict_s'] for each in runtimes):,.0f}",
     ]
 
@@ -125,6 +125,11 @@ def _row(fields: Iterable[str]) -> str:
 
 def _spell(estimate: Estimate) -> str:
     return f"{estimate.mean:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _spell_cost(seconds: Sequence[float]) -> str:
+    """Nothing where a fit was made elsewhere and its cost is not known."""
+    return f"{fmean(seconds):.0f}" if all(seconds) else ""
 
 
 def _plot(tasks: dict[str, dict[str, list[MeasuredCell]]]) -> Figure:
