@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from worldmodel.config import Config, ConfigError
+from worldmodel.normalize import CONSTANT_STD, STD_FLOOR
 from worldmodel.protocol import ReportsUncertainty, WorldModel
 from worldmodel.types import Prediction, Segment
-
-SMALLEST_STD = 1e-6
-"""Entries that vary less over the real states that rollouts start from say nothing of spread."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +99,6 @@ def known_steps(uncertainty: Tensor, threshold: float) -> Tensor:
 
 
 def _inverse_std(values: Tensor) -> Tensor:
-    """1 / standard deviation over the rows of each entry of [B,D], 0 where it does not vary."""
+    """1 / standard deviation over the rows of each entry of [B,D], floored as models floor it; 0 for a constant."""
     std = values.std(dim=0, correction=0)
-    return torch.where(std > SMALLEST_STD, 1 / std.clamp(min=SMALLEST_STD), torch.zeros_like(std))
+    return torch.where(std > CONSTANT_STD, 1 / std.clamp(min=STD_FLOOR), 0.0)

@@ -119,6 +119,33 @@ def test_the_spread_of_draws_is_the_standard_deviation_in_units_of_the_start_sta
     torch.testing.assert_close(measured, expected, rtol=0.05, atol=0.0)
 
 
+class Jittery(SoundModel):
+    """The next state is the present one plus noise of standard deviation 0.2, in the last entry `last`."""
+
+    last = 0.0
+
+    def step(self, state: Any, action: Tensor, *, generator: torch.Generator) -> tuple[Any, Prediction]:
+        following, prediction = super().step(state, action, generator=generator)
+        now, scale = state.states[:, 1], torch.tensor([0.2, 0.2, 0.2, self.last])
+        noise = scale * torch.randn(now.shape, generator=generator)
+        return following, dataclasses.replace(prediction, state=now + noise)
+
+
+def test_a_nearly_constant_entry_does_not_drown_the_others() -> None:
+    """As a contact force that rarely acts: models floor its unit, so what they draw of it is far wider than it is."""
+    start, model = context(), Jittery(SPEC)
+    start.state[:, -1, 3] = 2e-5 * torch.randn(BATCH, generator=torch.Generator().manual_seed(4))
+    gauge, action = UncertaintyGauge(config("truncate", "spread", num_draws=400), start), torch.zeros(BATCH, 2, 2)
+    medians = []
+    for model.last in (0.0, 1e-3):
+        g = torch.Generator().manual_seed(3)
+        state = model.start(start, generator=g)
+        _, prediction = model.step(state, action, generator=g)
+        medians.append(float(gauge.measure(model, state, action, prediction, g).median()))
+    assert medians[0] > 0.05
+    assert medians[1] == pytest.approx(medians[0], rel=0.3)
+
+
 def test_a_return_over_known_steps_is_that_of_the_shorter_rollout() -> None:
     g = torch.Generator().manual_seed(0)
     reward, value = torch.randn(8, 5, generator=g), torch.randn(8, 6, generator=g)
