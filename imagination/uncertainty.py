@@ -31,8 +31,8 @@ class UncertaintyConfig(Config):
     num_draws: int
     """spread: draws of each imagined step; the first goes on, so the cost is that many times."""
     threshold: float
-    """truncate: too uncertain is what exceeds so many times the median of all rollouts' first steps, which start from
-    real states: a number without a unit, the same for every model and task."""
+    """truncate: too uncertain is what exceeds so many times the median of all rollouts' first steps (of those
+    in any doubt), which start from real states: a number without a unit, the same for every model and task."""
     weight: float
     """penalise: the reward becomes reward - weight * uncertainty, in the signal's unit."""
 
@@ -92,10 +92,15 @@ class UncertaintyGauge:
 def known_steps(uncertainty: Tensor, threshold: float) -> Tensor:
     """Which steps [B,H] come before a rollout's first one whose `uncertainty` [B,H] is too large; bool.
 
-    Too large: above `threshold` times the median over the rollouts' first steps.
+    Too large: not finite, or above `threshold` times the median over the rollouts' first steps that are in any doubt; a
+    first step without (discrete latents in a deterministic world) says nothing of what is much. With none in doubt
+    everything finite is known, and with none finite everything: that model is broken, which is not for a cut to hide.
     """
-    bound = threshold * uncertainty[:, 0].median()
-    return (uncertainty <= bound).cumprod(dim=1).bool()
+    first, finite = uncertainty[:, 0], uncertainty.isfinite()
+    in_doubt = finite[:, 0] & (first > 0)
+    bound = (threshold * torch.where(in_doubt, first, torch.nan).nanmedian()).nan_to_num(nan=torch.inf)
+    known = (finite & (uncertainty <= bound)).cumprod(dim=1).bool()
+    return known | ~finite[:, 0].any()
 
 
 def _inverse_std(values: Tensor) -> Tensor:

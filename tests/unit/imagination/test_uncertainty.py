@@ -191,8 +191,25 @@ def test_nothing_known_leaves_the_update_finite() -> None:
     assert all(bool(torch.isfinite(value).all()) for value in metrics.values())
 
 
-def test_a_state_that_never_varies_counts_for_nothing() -> None:
+def test_without_any_doubt_nothing_is_cut() -> None:
     assert known_steps(torch.zeros(3, 2), 2.0).all()
+
+
+def test_first_steps_without_doubt_have_no_say_in_what_is_much() -> None:
+    """Discrete latents in a deterministic world: most first steps have no spread at all."""
+    uncertainty = torch.tensor([[0.0, 0.1], [0.0, 2.0], [0.0, 9.0], [0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [1.0, 7.0]])
+    known = known_steps(uncertainty, 2.0)  # up to 2: twice the median of 1, 1 and 3
+    assert known.sum(dim=1).tolist() == [2, 2, 1, 2, 2, 0, 1]
+    later = torch.tensor([[0.0, 5.0], [0.0, 0.0]])
+    assert known_steps(later, 2.0).all(), "no first step is in doubt, so nothing is cut"
+
+
+def test_what_is_not_finite_is_too_uncertain_unless_nothing_else_is_there() -> None:
+    nan, inf = torch.nan, torch.inf
+    known = known_steps(torch.tensor([[1.0, nan, 1.0], [nan, 1.0, 1.0], [1.0, 1.0, inf], [0.0, 1.0, 1.0]]), 2.0)
+    assert known.sum(dim=1).tolist() == [1, 0, 2, 3]
+    assert known_steps(torch.tensor([[0.0, inf], [0.0, 1.0]]), 2.0).tolist() == [[True, False], [True, True]]
+    assert known_steps(torch.tensor([[nan, nan], [inf, 1.0]]), 2.0).all(), "a broken model is not for a cut to hide"
 
 
 @pytest.mark.parametrize(("name", "value"), [("num_draws", 1), ("threshold", 0.0), ("weight", -1.0)])
