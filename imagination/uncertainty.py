@@ -1,7 +1,7 @@
 """Imagination that knows where its model knows nothing: rollouts are cut there, or their reward is lowered.
 
-Two signals: what a model says itself (`Prediction.uncertainty`: an ensemble's disagreement), and, for any stochastic
-model, the spread of several draws of the same step. Neither waits for the device.
+Two signals: what a model says itself (`Prediction.uncertainty`: an ensemble's disagreement), and, for a model that
+draws its steps, the spread of several draws of the same one. Neither waits for the device.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class UncertaintyConfig(Config):
     2005.05951, and M2AC, arXiv 2010.04893). penalise: the reward is lowered (MOPO, arXiv 2005.13239)."""
     signal: Literal["model", "spread"]
     """model: `Prediction.uncertainty`. spread: the standard deviation of `num_draws` draws of the next state, in
-    standard deviations of the states that rollouts start from; it holds the world's own randomness too."""
+    standard deviations of the states that rollouts start from; it holds the world's own randomness too. It is 0 for a
+    model that draws nothing, and holds no disagreement of an ensemble whose draws all follow a rollout's one member."""
     num_draws: int
     """spread: draws of each imagined step; the first goes on, so the cost is that many times."""
     threshold: float
