@@ -25,6 +25,7 @@ from dima.target import StateTarget, Target
 from worldmodel.causal_transformer import KeyValueCache
 from worldmodel.config import Config
 from worldmodel.normalize import CHANGE_FLOOR, RunningNormalizer, absorb
+from worldmodel.observation_layout import NormalizedObs
 from worldmodel.protocol import Precision, TrainablePart
 from worldmodel.shapes import check_shape
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Trajectory, Transition
@@ -252,6 +253,11 @@ class DimaWorldModel(nn.Module):
         if self.config.critic_input == "state_action":
             critic = torch.cat([critic, state.last_action.flatten(1)], dim=1)
         return AgentView(actor=obs, critic=critic, state=self.state_norm.denormalize(state.z[:, -1]))
+
+    @property
+    def actor_view(self) -> nn.Module:
+        """A fresh module [B,N,O] -> [B,N,F]: what actors see of present observations, for `dima export`."""
+        return NormalizedObs(self.decoder.layout, self.obs_norm) if self.config.normalize_obs else nn.Identity()
 
     @torch.no_grad()
     def decode_states(self, state: Tensor) -> Tensor:

@@ -12,13 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.config import ConfigError
-from worldmodel.normalize import RunningNormalizer, absorb
+from worldmodel.normalize import STD_FLOOR, RunningNormalizer, absorb
 from worldmodel.types import AgentView, EnvSpec, Trajectory
 
 ActorInputKind = Literal["obs", "state", "obs+state", "joint"]
-
-_STD_FLOOR = 0.01
-"""Smallest standard deviation that a state's dimension is divided by, as the world models' default."""
 
 
 class ActorInput(nn.Module):
@@ -43,7 +40,7 @@ class ActorInput(nn.Module):
             "obs+state": view_dim + spec.state_dim + num_agents,
             "joint": num_agents * view_dim + num_agents,
         }[kind]
-        self.state_norm = RunningNormalizer(spec.state_dim, std_floor=_STD_FLOOR) if self.uses_state else None
+        self.state_norm = RunningNormalizer(spec.state_dim, std_floor=STD_FLOOR) if self.uses_state else None
         self.register_buffer("agent_id", torch.eye(num_agents), persistent=False)
 
     def update_statistics(self, trajectory: Trajectory) -> None:

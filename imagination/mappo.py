@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from imagination.critic import Critic, CriticConfig
 from imagination.policy import Policy, PolicyConfig
 from imagination.returns import lambda_returns, survival_weights
+from imagination.rollout_metrics import describe_rollout, mean_of_known
 from imagination.uncertainty import UncertaintyConfig
 from worldmodel.config import Config
 from worldmodel.protocol import WorldModel
@@ -112,6 +113,7 @@ class _Batch(TensorStruct):
     target: Tensor
     old_output: Tensor
     weight: Tensor
+    known: Tensor | None
 
 
 class Mappo:
@@ -199,19 +201,9 @@ class Mappo:
             target=target,
             old_output=output[:, :-1],
             weight=weight,
+            known=rollout.known,
         )
-        metrics = {
-            "imagination/reward_mean": rollout.reward.mean(),
-            "imagination/return_mean": target.mean(),
-            "imagination/continuation_mean": rollout.continuation.mean(),
-            "imagination/advantage_std": std,
-            "critic/value_mean": value.mean(),
-            "critic/explained_variance": 1 - advantage.var(correction=0) / target.var(correction=0).clamp(min=1e-8),
-        }
-        if rollout.uncertainty is not None:
-            metrics["imagination/uncertainty_mean"] = rollout.uncertainty.mean()
-        if rollout.known is not None:
-            metrics["imagination/known_share"] = rollout.known.float().mean()
+        metrics = describe_rollout(rollout, value, target) | {"imagination/advantage_std": std}
         return batch.map(lambda tensor: tensor.flatten(0, 1)), metrics  # [B, H, ...] -> [B*H, ...]
 
     def _minibatches(self, batch: _Batch, generator: torch.Generator) -> Iterator[_Batch]:
@@ -252,6 +244,8 @@ class Mappo:
         """
         log_prob, entropy = self.policy.evaluate(batch.actor_view, batch.action)  # [R, N]
         log_ratio = log_prob - batch.log_prob
+        if batch.known is not None:  # elsewhere nobody acted, and a ratio may be infinite
+            log_ratio = torch.where(batch.known[:, None], log_ratio, 0.0)
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - self.config.clip, 1 + self.config.clip)
         advantage, weight = batch.advantage[:, None], batch.weight[:, None]
@@ -259,10 +253,10 @@ class Mappo:
         loss = -(weight * (gain + self.config.entropy_coefficient * entropy)).mean()
         with torch.no_grad():
             metrics = {
-                "policy/entropy": entropy.mean(),
-                "policy/clip_fraction": (ratio != clipped).float().mean(),
+                "policy/entropy": mean_of_known(entropy, batch.known),
+                "policy/clip_fraction": mean_of_known((ratio != clipped).float(), batch.known),
                 # Schulman's low-variance estimate of the divergence of the old policy from the new.
-                "policy/approx_kl": (ratio - 1 - log_ratio).mean(),
+                "policy/approx_kl": mean_of_known(ratio - 1 - log_ratio, batch.known),
             }
         return loss, metrics
 

@@ -42,7 +42,7 @@ def imagine(
 
     The model is given actions clamped to [-1, 1]; the rollout keeps them as drawn. Rollouts are never reset: steps
     after a predicted end go on, and it is for the losses to weight them by `continuation`, and to leave out those that
-    `uncertainty`, which fits the model (`require_fit`), finds unknown.
+    `uncertainty`, which fits the model (`require_fit`), finds unknown: nothing of what the model says there is kept.
     """
     gauge = UncertaintyGauge(uncertainty, context) if uncertainty is not None and uncertainty.is_on else None
     with evaluation_mode(model):
@@ -73,8 +73,36 @@ def imagine(
 def _doubted(rollout: ImaginedRollout, doubt: Tensor, config: UncertaintyConfig) -> ImaginedRollout:
     """The rollout with its uncertainty [B,H], and what is to be done about it."""
     if config.action == "penalise":
-        return dataclasses.replace(rollout, uncertainty=doubt, reward=rollout.reward - config.weight * doubt)
-    return dataclasses.replace(rollout, uncertainty=doubt, known=known_steps(doubt, config.threshold))
+        penalty = config.weight * doubt
+        return dataclasses.replace(rollout, uncertainty=doubt, penalty=penalty, reward=rollout.reward - penalty)
+    known = known_steps(doubt, config.threshold)
+    return _cut(dataclasses.replace(rollout, uncertainty=doubt), known)
+
+
+def _cut(rollout: ImaginedRollout, known: Tensor) -> ImaginedRollout:
+    """The rollout with nothing beyond its `known` steps [B,H], where the model may have diverged to a NaN.
+
+    The view that the first unknown step starts from is the last one kept: its value stands for all that is cut off.
+    """
+    batch, horizon = known.shape
+    steps = torch.arange(horizon + 1, device=known.device).minimum(known.sum(dim=1, keepdim=True))  # [B, H+1]
+    rows = torch.arange(batch, device=known.device)[:, None]
+    return dataclasses.replace(
+        rollout,
+        actor_view=rollout.actor_view[rows, steps],
+        critic_view=rollout.critic_view[rows, steps],
+        action=_where(known, rollout.action, 0.0),
+        log_prob=_where(known, rollout.log_prob, 0.0),
+        reward=_where(known, rollout.reward, 0.0),
+        continuation=_where(known, rollout.continuation, 1.0),
+        uncertainty=None if rollout.uncertainty is None else _where(known, rollout.uncertainty, 0.0),
+        known=known,
+    )
+
+
+def _where(known: Tensor, values: Tensor, otherwise: float) -> Tensor:
+    """`values` [B,H,..] where `known` [B,H]."""
+    return torch.where(known.reshape(known.shape + (1,) * (values.ndim - 2)), values, otherwise)
 
 
 def _view(model: WorldModel[Any], policy: Policy, model_state: Any) -> AgentView:

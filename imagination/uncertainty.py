@@ -1,7 +1,7 @@
 """Imagination that knows where its model knows nothing: rollouts are cut there, or their reward is lowered.
 
-Two signals: what a model says itself (`Prediction.uncertainty`: an ensemble's disagreement), and, for any stochastic
-model, the spread of several draws of the same step. Neither waits for the device.
+Two signals: what a model says itself (`Prediction.uncertainty`: an ensemble's disagreement), and, for a model that
+draws its steps, the spread of several draws of the same one. Neither waits for the device.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from worldmodel.config import Config, ConfigError
+from worldmodel.normalize import CONSTANT_STD, STD_FLOOR
 from worldmodel.protocol import WorldModel, reports_uncertainty
 from worldmodel.types import Prediction, Segment
-
-SMALLEST_STD = 1e-6
-"""Entries that vary less over the real states that rollouts start from say nothing of spread."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +27,13 @@ class UncertaintyConfig(Config):
     2005.05951, and M2AC, arXiv 2010.04893). penalise: the reward is lowered (MOPO, arXiv 2005.13239)."""
     signal: Literal["model", "spread"]
     """model: `Prediction.uncertainty`. spread: the standard deviation of `num_draws` draws of the next state, in
-    standard deviations of the states that rollouts start from; it holds the world's own randomness too."""
+    standard deviations of the states that rollouts start from; it holds the world's own randomness too. It is 0 for a
+    model that draws nothing, and holds no disagreement of an ensemble whose draws all follow a rollout's one member."""
     num_draws: int
     """spread: draws of each imagined step; the first goes on, so the cost is that many times."""
     threshold: float
-    """truncate: too uncertain is what exceeds so many times the median of all rollouts' first steps, which start from
-    real states: a number without a unit, the same for every model and task."""
+    """truncate: too uncertain is what exceeds so many times the median of all rollouts' first steps (of those
+    in any doubt), which start from real states: a number without a unit, the same for every model and task."""
     weight: float
     """penalise: the reward becomes reward - weight * uncertainty, in the signal's unit."""
 
@@ -94,13 +93,18 @@ class UncertaintyGauge:
 def known_steps(uncertainty: Tensor, threshold: float) -> Tensor:
     """Which steps [B,H] come before a rollout's first one whose `uncertainty` [B,H] is too large; bool.
 
-    Too large: above `threshold` times the median over the rollouts' first steps.
+    Too large: not finite, or above `threshold` times the median over the rollouts' first steps that are in any doubt; a
+    first step without (discrete latents in a deterministic world) says nothing of what is much. With none in doubt
+    everything finite is known, and with none finite everything: that model is broken, which is not for a cut to hide.
     """
-    bound = threshold * uncertainty[:, 0].median()
-    return (uncertainty <= bound).cumprod(dim=1).bool()
+    first, finite = uncertainty[:, 0], uncertainty.isfinite()
+    in_doubt = finite[:, 0] & (first > 0)
+    bound = (threshold * torch.where(in_doubt, first, torch.nan).nanmedian()).nan_to_num(nan=torch.inf)
+    known = (finite & (uncertainty <= bound)).cumprod(dim=1).bool()
+    return known | ~finite[:, 0].any()
 
 
 def _inverse_std(values: Tensor) -> Tensor:
-    """1 / standard deviation over the rows of each entry of [B,D], 0 where it does not vary."""
+    """1 / standard deviation over the rows of each entry of [B,D], floored as models floor it; 0 for a constant."""
     std = values.std(dim=0, correction=0)
-    return torch.where(std > SMALLEST_STD, 1 / std.clamp(min=SMALLEST_STD), torch.zeros_like(std))
+    return torch.where(std > CONSTANT_STD, 1 / std.clamp(min=STD_FLOOR), 0.0)

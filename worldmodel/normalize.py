@@ -12,6 +12,8 @@ from worldmodel.types import Trajectory
 
 CONSTANT_STD = 1e-6
 """A dimension that varies less than this is constant: only rounding noise would be magnified."""
+STD_FLOOR = 0.01
+"""Smallest standard deviation that states are divided by where no model says another: the world models' default."""
 CHANGE_FLOOR = 0.01
 """Floor of the standard deviations of a state's changes, relative to that of the states: from one step to the next a
 state changes far less than it varies. On Humanoid a quarter of the live dimensions change by less than the states'

@@ -94,3 +94,17 @@ class ObservationLayout(nn.Module):
         flat = packed.flatten(0, -2)
         spread = flat.new_zeros(flat.shape[0], self.is_own.numel()).index_copy(1, self.index, flat)
         return spread.unflatten(1, self.is_own.shape).unflatten(0, packed.shape[:-1])
+
+
+class NormalizedObs(nn.Module):
+    """`ObservationLayout.normalize` as a module that has the statistics it uses, so that it can be exported."""
+
+    def __init__(self, layout: ObservationLayout, obs_norm: RunningNormalizer) -> None:
+        """Share `layout` and its `obs_norm`."""
+        super().__init__()
+        self.layout = layout
+        self.norm = obs_norm
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[B,N,O] -> [B,N,O]."""
+        return self.layout.normalize(obs)

@@ -295,8 +295,9 @@ class ImaginedRollout(TensorStruct):
 
     Shapes: `actor_view` [B,H+1,N,F], `critic_view` [B,H+1,C], `action` [B,H,N,A] as sampled (before clipping to
     [-1, 1]), `log_prob` [B,H,N] summed over the agent's real action dimensions, `reward` [B,H],
-    `continuation` [B,H]. Where the model's uncertainty is watched: `uncertainty` [B,H], and `known` [B,H] bool, the
-    steps to learn from, the first ones of each rollout; None: all.
+    `continuation` [B,H]. Where the model's uncertainty is watched: `uncertainty` [B,H], `penalty` [B,H], what was taken
+    off `reward` for it, and `known` [B,H] bool, the steps to learn from, the first ones of each rollout; None: all.
+    Steps that are not known hold nothing: zeros, continuation 1, and the last known view again.
     """
 
     actor_view: Tensor
@@ -306,6 +307,7 @@ class ImaginedRollout(TensorStruct):
     reward: Tensor
     continuation: Tensor
     uncertainty: Tensor | None = None
+    penalty: Tensor | None = None
     known: Tensor | None = None
 
 

@@ -34,8 +34,8 @@ Written by `compare_models.py` from `cells/`. E: error summed over so many imagi
 data, averaged over dimensions and segments (expected error of one draw); brackets: 95 % bootstrap interval over
 held-out segments, with several seeds the mean of theirs. Gain: how far an agent's action moves the imagined state along
 the way it moves the simulator's (1 is right), smallest and largest agent. Spread over error: of the draws at step 15,
-1 is calibrated, 0 is sure of itself; energy score: lower is better. Training: processor seconds of `dima fit` (empty: not measured). Imagined
-steps/s: within `dima predict`, on one thread, all draws of all segments in one batch.
+1 is calibrated, 0 is sure of itself; energy score: lower is better. Training: processor seconds of `dima fit` (empty:
+not measured). Imagined steps/s: within `dima predict`, on one thread, all draws of all segments in one batch.
 """
 _COLUMNS = (
     "model",

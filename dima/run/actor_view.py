@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dima.world_model import DimaWorldModel
 from worldmodel.config import ConfigError
 from worldmodel.protocol import WorldModel
 from worldmodel.types import EnvSpec, Segment, Transition
@@ -16,48 +14,31 @@ from worldmodel.types import EnvSpec, Segment, Transition
 _ROWS = 3
 
 
-class NormalizedView(nn.Module):
-    """DIMA's view with `normalize_obs`: standardised but for the agents' ids."""
-
-    is_agent_id: Tensor
-
-    def __init__(self, model: DimaWorldModel) -> None:
-        """Share the statistics of `model`."""
-        super().__init__()
-        self.norm = model.obs_norm
-        self.register_buffer("is_agent_id", model.decoder.layout.is_agent_id)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """[B,N,O] -> [B,N,O]."""
-        normal = self.norm.normalize(obs.flatten(1)).unflatten(1, obs.shape[1:])
-        return torch.where(self.is_agent_id, obs, normal)
-
-
 def actor_view(model: WorldModel[Any], spec: EnvSpec) -> nn.Module:
     """A module [B,N,O] -> [B,N,F] that gives the actors' view of `model` while acting.
 
-    Every candidate is compared with what the model itself shows, after one step and after another past.
+    It is the model's own `actor_view`, a module, if it has one; else observations as they are. Either is compared with
+    what the model itself shows, after one step and after another past.
 
     Raises:
-        ConfigError: when the view depends on more than the present observations.
+        ConfigError: when the view depends on more than the present observations, or the model has no such module.
     """
-    shown = [_shown(model, spec, past) for past in (1, 2)]
-    for candidate in _candidates(model):
+    (_, view), (_, other) = shown = [_shown(model, spec, past) for past in (1, 2)]
+    own = getattr(model, "actor_view", None)
+    candidate = own if isinstance(own, nn.Module) else nn.Identity()
+    with torch.no_grad():
         if all(torch.equal(candidate(obs), view) for obs, view in shown):
             return candidate
+    name = type(model).__name__
+    if not torch.equal(view, other):
+        raise ConfigError(
+            f"what actors see of {name} depends on more than the present observations,"
+            " so that the policy cannot be exported without the world model"
+        )
     raise ConfigError(
-        f"what actors see of {type(model).__name__} is no known function of the present observations,"
-        " so that the policy cannot be exported without the world model"
+        f"{name} has no module `actor_view` that shows the present observations as its actors see them,"
+        " which export needs: see docs/plug_in_a_world_model.md"
     )
-
-
-def _candidates(model: WorldModel[Any]) -> Iterator[nn.Module]:
-    own = getattr(model, "actor_view", None)
-    if isinstance(own, nn.Module):
-        yield own
-    yield nn.Identity()
-    if isinstance(model, DimaWorldModel):
-        yield NormalizedView(model)
 
 
 @torch.no_grad()

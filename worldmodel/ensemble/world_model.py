@@ -17,6 +17,7 @@ from worldmodel.config import Config
 from worldmodel.ensemble.dynamics import Dynamics, DynamicsConfig, Forecast, disagreement
 from worldmodel.ensemble.observations import ObservationsConfig, ObservationsDecoder
 from worldmodel.normalize import CHANGE_FLOOR, RunningNormalizer, absorb
+from worldmodel.observation_layout import NormalizedObs
 from worldmodel.protocol import TrainablePart
 from worldmodel.shapes import check_shape
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Trajectory, Transition
@@ -135,6 +136,11 @@ class EnsembleWorldModel(nn.Module):
         """Actors see their own observation, the critic the global state."""
         obs = self.observations.layout.normalize(state.obs) if self.config.normalize_obs else state.obs
         return AgentView(actor=obs, critic=state.z, state=self.state_norm.denormalize(state.z))
+
+    @property
+    def actor_view(self) -> nn.Module:
+        """A fresh module [B,N,O] -> [B,N,F]: what actors see of present observations, for `dima export`."""
+        return NormalizedObs(self.observations.layout, self.obs_norm) if self.config.normalize_obs else nn.Identity()
 
     @torch.no_grad()
     def decode_states(self, state: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from worldmodel.observation_layout import ObservationLayout
 from worldmodel.protocol import TrainablePart
 from worldmodel.shapes import check_shape
 from worldmodel.transformer.dynamics import DynamicsConfig, TokenDynamics
+from worldmodel.transformer.reconstructed_obs import ReconstructedObs, show_reconstructed
 from worldmodel.transformer.state_estimator import StateEstimator, StateEstimatorConfig
 from worldmodel.transformer.tokenizer import ObservationTokenizer, TokenizerConfig
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Trajectory, Transition
@@ -126,9 +127,14 @@ class TransformerWorldModel(nn.Module):
 
     def view(self, state: TransformerState) -> AgentView:
         """Actors see their own reconstructed observation, the critic those of all, standardised, side by side."""
-        normal = self.layout.spread_rows(state.z)
-        obs = self.layout.complete(normal) if self.config.normalize_obs else self.layout.denormalize(normal)
-        return AgentView(actor=obs, critic=self.layout.pack(normal), state=state.state)
+        obs = show_reconstructed(self.layout, state.z, normalize_obs=self.config.normalize_obs)
+        critic = self.layout.pack(self.layout.spread_rows(state.z))
+        return AgentView(actor=obs, critic=critic, state=state.state)
+
+    @property
+    def actor_view(self) -> ReconstructedObs:
+        """A fresh module [B,N,O] -> [B,N,F]: what actors see of present observations, for `dima export`."""
+        return ReconstructedObs(self.tokenizer, self.layout, self.obs_norm, normalize_obs=self.config.normalize_obs)
 
     def _seen(self, obs: Tensor) -> TransformerState:
         """The carry of agents who see `obs` [B,N,O] and have imagined nothing yet."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.export import Dim
 
 from dima.run.actor_view import actor_view
 from imagination.actor_input import ActorInputKind
@@ -16,7 +18,10 @@ from imagination.execution import ExecutionPath
 from imagination.policy import Policy
 from tests.support.decision_noise import decision_noise
 from tests.support.dima_models import compose_group, lively_dima
+from tests.support.ensemble_models import lively_ensemble
 from tests.support.inference_models import lively_inference
+from tests.support.rssm_models import lively_rssm
+from tests.support.transformer_models import lively_transformer
 from worldmodel.config import ConfigError
 from worldmodel.contract.random_data import random_obs, random_state, random_trajectory, stir
 from worldmodel.history import begin_history, extend_history
@@ -95,16 +100,49 @@ def test_an_agent_alone_acts_as_in_its_team(
         torch.testing.assert_close(action, expected[:, agent], rtol=1e-5, atol=1e-5)
 
 
+LIVELY: dict[str, Callable[[str], Any]] = {
+    "dima": lambda word: lively_dima(SPEC, word),
+    "ensemble": lambda word: lively_ensemble(SPEC, word),
+    "transformer": lambda word: lively_transformer(word, spec=SPEC),
+}
+"""Models whose view is a function of the present observations, under one override."""
+
+
 @pytest.mark.parametrize("normalize", ["true", "false"])
-def test_the_view_is_the_models_own(normalize: str) -> None:
-    view = actor_view(lively_dima(SPEC, f"normalize_obs={normalize}"), SPEC)
-    assert isinstance(view, nn.Identity) == (normalize == "false")
+@pytest.mark.parametrize("name", LIVELY)
+@torch.no_grad()
+def test_every_model_s_view_can_be_taken_out_of_it(name: str, normalize: str) -> None:
+    """As one file of torch.export that acts as the agent does, at another batch size than it was traced with."""
+    model, policy = LIVELY[name](f"normalize_obs={normalize}"), lively_policy("obs")
+    owned = set(model.state_dict())
+    view = actor_view(model, SPEC)
+    assert isinstance(view, nn.Identity) == (normalize == "false" and name != "transformer")
+    path = ExecutionPath(policy, view, None, True).eval()
+    shapes = ({0: Dim("batch", min=1, max=64)},)
+    file = torch.export.export(path, (torch.zeros(3, 1, 3, SPEC.obs_dim),), dynamic_shapes=shapes).module()
+    agent, data = PolicyAgent(model, policy, torch.Generator(), True), torch.Generator().manual_seed(6)
+    obs = random_obs(SPEC, ROWS, data)
+    carry = agent.begin(obs, random_state(SPEC, ROWS, data))
+    for step in range(3):
+        expected, carry = agent.act(carry, obs, random_state(SPEC, ROWS, data), torch.full((ROWS,), step == 0))
+        torch.testing.assert_close(file(obs[:, None]), expected, rtol=1e-5, atol=1e-5)
+        obs = random_obs(SPEC, ROWS, data)
+    assert set(model.state_dict()) == owned, "the model does not own its view"
 
 
 def test_a_view_of_more_than_the_present_is_refused() -> None:
     model: Any = lively_dima(SPEC)
     model.view = lambda state: type(model).view(model, state).map(lambda t: t + state.z.sum())
-    with pytest.raises(ConfigError, match="no known function of the present observations"):
+    for refused in (model, lively_rssm(SPEC)):
+        name = type(refused).__name__
+        with pytest.raises(ConfigError, match=f"of {name} depends on more than the present observations"):
+            actor_view(refused, SPEC)
+
+
+def test_a_view_that_the_model_does_not_give_is_refused() -> None:
+    model: Any = lively_dima(SPEC)
+    model.view = lambda state: type(model).view(model, state).map(lambda t: 2 * t)
+    with pytest.raises(ConfigError, match="DimaWorldModel has no module `actor_view` that shows the present"):
         actor_view(model, SPEC)
 
 
