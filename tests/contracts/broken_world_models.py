@@ -51,6 +51,21 @@ class KeepsItsDoubtsToItself(SoundModel):
     reports_uncertainty = True
 
 
+class DoubtsUnannounced(SoundModel):
+    def step(self, state: Any, action: Tensor, *, generator: torch.Generator) -> tuple[Any, Prediction]:
+        state, prediction = super().step(state, action, generator=generator)
+        return state, dataclasses.replace(prediction, uncertainty=torch.ones_like(prediction.reward))
+
+
+class NeedsTheState(SoundModel):
+    def observe(self, state: Any, transition: Transition, *, generator: torch.Generator) -> Any:
+        following = super().observe(state, transition, generator=generator)
+        return following if transition.state is not None else SoundState(None, transition.obs)  # type: ignore[arg-type]
+
+    def view(self, state: Any) -> AgentView:
+        return AgentView(state.obs, None if state.states is None else state.states[:, 1])  # type: ignore[arg-type]
+
+
 class ViewInDoublePrecision(SoundModel):
     def view(self, state: Any) -> AgentView:
         view = super().view(state)
@@ -137,6 +152,14 @@ class CarryIsTimeFirst(SoundModel):
 
     def _unpack(self, state: TimeFirstState) -> SoundState:
         return SoundState(state.states.transpose(0, 1), state.obs)
+
+
+class CountsItsRows(SoundModel):
+    """Right for whole batches, and wrong for some of their rows."""
+
+    def view(self, state: Any) -> AgentView:
+        view = super().view(state)
+        return dataclasses.replace(view, critic=view.critic + len(view.critic))
 
 
 class ChangesTheContext(SoundModel):
@@ -226,9 +249,11 @@ class AlwaysForgets(SoundModel):
 
 BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     RewardOfWrongShape: ("shapes", "reward has shape"),
-    ContinuationAboveOne: ("shapes", "continuation"),
-    KeepsItsDoubtsToItself: ("shapes", "uncertainty is given exactly where"),
-    LessThanCertain: ("shapes", "uncertainty = .*expected at least 0"),
+    ContinuationAboveOne: ("shapes", "continuation reaches 1.[0-9]+: expected probabilities"),
+    KeepsItsDoubtsToItself: ("shapes", "uncertainty is None and the model has reports_uncertainty = True"),
+    LessThanCertain: ("shapes", "uncertainty reaches -1: expected at least 0"),
+    DoubtsUnannounced: ("shapes", "uncertainty is given: expected a model with reports_uncertainty = True"),
+    NeedsTheState: ("shapes", "state is None, as it may be: critic is a NoneType: expected a Tensor"),
     ViewInDoublePrecision: ("shapes", "torch.float64"),
     CriticDimMisstated: ("shapes", "view after start: critic"),
     ViewOfHalfTheState: ("shapes", "view after start: state has shape"),
@@ -239,7 +264,8 @@ BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     NormalizesOverTheBatch: ("rows_independent", "depends on the other rows"),
     ObservesOverTheBatch: ("rows_independent", "after observe, .* depends on the other rows"),
     AnyFirstForgetsAll: ("rows_independent", "depends on is_first of the other rows"),
-    CarryIsTimeFirst: ("indexing", "not that of the rows picked"),
+    CarryIsTimeFirst: ("indexing", "carry: states has shape .2, 5, 5. where there are B = 5 rows"),
+    CountsItsRows: ("indexing", "not that of the rows picked"),
     ChangesTheContext: ("inputs_untouched", "context: state was changed"),
     ChangesTheAction: ("inputs_untouched", "action was changed"),
     ChangesTheTransition: ("inputs_untouched", "transition: obs was changed"),
@@ -262,6 +288,6 @@ BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     GuessesTheIds: ("padding", "are not the agents' ids"),
     NeverForgets: ("observe_forgets", "depends on what came before"),
     RemembersWhereItSeesNoState: ("observe_forgets", "is_first and no state, .* depends on what came before"),
-    AlwaysForgets: ("observe_forgets", "forget as well"),
+    AlwaysForgets: ("observe_forgets", "context_length = 2 says that the past matters, but observe keeps nothing"),
 }
 """Each broken model with the check that must find it, and what the message must say."""

@@ -134,7 +134,8 @@ def check_nothing_hidden(subject: Subject) -> None:
     elsewhere = start(model, spec, seed=14)
     roll_out(model, elsewhere, others, seed=15)
     roll_out(model, state, others, seed=16)
-    roll_out(model, half[:2], [action[:2] for action in others], seed=17)
+    roll_out(model, half, others, seed=17)
+    roll_out(model, start(model, spec, batch=2), [action[:2] for action in others], seed=17)
     model.observe(half, make_transition(spec, first=True), generator=seeded(18))
 
     # The later carry first: repeating the earlier one would write again what it had written before.
