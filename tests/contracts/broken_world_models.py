@@ -11,6 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.contracts.broken_offers import (
+    BlindsItself,
+    DecodesToStates,
+    FastWithoutReward,
+    IsNotBlind,
+    KnowsOrdersAlone,
+    OrdersToNothing,
+    OrdersToWrongShapes,
+)
 from tests.contracts.broken_parts import (
     DropsOutBesideOtherParts,
     ForgetsItsScheduleOnSave,
@@ -257,6 +266,13 @@ BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     ViewInDoublePrecision: ("shapes", "torch.float64"),
     CriticDimMisstated: ("shapes", "view after start: critic"),
     ViewOfHalfTheState: ("shapes", "view after start: state has shape"),
+    DecodesToStates: ("shapes", "decode_states.* has shape .6, 5., expected 3 axes"),
+    OrdersToNothing: ("shapes", "with_order.* is a NoneType: expected a Module"),
+    OrdersToWrongShapes: ("shapes", "with_order.*: view after step: critic has shape"),
+    KnowsOrdersAlone: ("shapes", "with_order without the other"),
+    BlindsItself: ("shapes", "changed the model that it was asked of"),
+    IsNotBlind: ("shapes", "without_actions.*: prediction 1: .* changes with the current action"),
+    FastWithoutReward: ("shapes", "accelerated.*: prediction: reward has shape"),
     Explodes: ("finite", "is not finite"),
     IgnoresTheGenerator: ("generator", "another seed gives the same rollout"),
     DrawsAtStartAlone: ("generator", "`step` does not draw from its generator"),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldmodel.contract.offer_checks import check_offers
 from worldmodel.contract.records import check_carry, check_prediction, check_step, check_view
 from worldmodel.contract.subject import (
     BATCH,
@@ -28,7 +29,7 @@ from worldmodel.types import Prediction, Segment, Transition
 
 
 def check_shapes(subject: Subject) -> None:
-    """Everything has the shapes of the contract, in float32, for one row and for several."""
+    """Everything has the shapes of the contract, in float32, for one row and for several; optional offers included."""
     model, spec = subject.model(), subject.spec
     require(model.context_length >= 0, f"context_length = {model.context_length}: expected at least 0")
     for batch in (1, BATCH):
@@ -48,6 +49,7 @@ def check_shapes(subject: Subject) -> None:
             following = model.observe(state, seen, generator=seeded(0))
             check_carry(following, after)
             check_view(model, spec, model.view(following), after, batch)
+    check_offers(model, spec)
 
 
 def _check_uncertainty(model: WorldModel[Any], prediction: Prediction) -> None:
