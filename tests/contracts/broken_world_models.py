@@ -22,15 +22,20 @@ from tests.contracts.broken_offers import (
 )
 from tests.contracts.broken_parts import (
     DropsOutBesideOtherParts,
+    ForgetsAPart,
     ForgetsItsScheduleOnSave,
     ForgetsItsStatisticsOnSave,
+    HasAnUnusedModule,
     HasAnUnusedParameter,
     HasNoOptimiser,
     HasNoParts,
     LearnsFromPadding,
     LearnsOutsideItsParts,
+    LogsAFloat,
     LossIsNaNWithoutTargets,
     SharesALayer,
+    SharesALayerWithIndependent,
+    TakesNoGenerator,
 )
 from tests.contracts.sound_world_model import SoundModel, SoundState
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Transition
@@ -293,10 +298,18 @@ BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     HasNoParts: ("parts", "parts.. is empty, and the model has parameters"),
     HasNoOptimiser: ("parts", "part decoder: optim = None: expected an OptimConfig"),
     LearnsFromPadding: ("only_valid_counts", "part dynamics: the loss changes with what stands behind"),
-    LearnsOutsideItsParts: ("one_part_each", "parameter scale belongs to none of the parts dynamics, decoder"),
+    LearnsOutsideItsParts: ("one_part_each", "in none of the parts dynamics, decoder: scale$"),
     SharesALayer: ("one_part_each", "belongs to the parts dynamics and decoder"),
+    SharesALayerWithIndependent: ("one_part_each", "belongs to the parts dynamics and decoder"),
+    ForgetsAPart: ("one_part_each", "decoder.. .2 parameters.; is decoder missing from parts"),
+    LogsAFloat: ("parts", "metric mse is a float: expected a detached scalar tensor"),
+    TakesNoGenerator: (
+        "parts",
+        "dynamics.forward cannot be called as forward.segment, generator.*broken_parts.py, line",
+    ),
+    HasAnUnusedModule: ("every_parameter_learns", "decoder: dynamics.unused.. .4 parameters.$"),
     LossIsNaNWithoutTargets: ("parts", "without any valid step: loss = nan"),
-    HasAnUnusedParameter: ("every_parameter_learns", "parameter unused gets no gradient"),
+    HasAnUnusedParameter: ("every_parameter_learns", "no gradient from any of dynamics, decoder: unused$"),
     SeesNothing: ("views_do_not_leak", "actor view of agent 0 does not change with what it observes"),
     SharesObservations: ("views_do_not_leak", "change with what agent 0 observes"),
     PeeksAtTheState: ("views_do_not_leak", "change with the global state"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.contracts.broken_parts import HasAnUnusedModule
 from tests.contracts.broken_world_models import CountsItsSteps, NeedsTheState, RewardOfWrongShape, WritesIntoTheCarry
 from tests.contracts.sound_world_model import SoundModel
 from tests.contracts.test_world_models import PAIR, UNEQUAL
@@ -70,6 +71,17 @@ def test_an_error_is_told_with_its_place_alone() -> None:
 
     assert (finding.place or "").startswith("test_findings.py, line ")
     assert "asked" not in str(finding)
+
+
+@pytest.mark.parametrize("dead", ["dynamics.unused", "dynamics.unused.0.weight"])
+def test_unknown_dead_parameters_are_refused_with_what_is_near(dead: str) -> None:
+    (finding,) = found(SoundModel, dead, "decoder")
+
+    assert finding.problem.startswith(f"dead_parameters: no parameter or module is called {dead}; near them: d")
+
+
+def test_dead_parameters_may_be_a_whole_module() -> None:
+    assert found(HasAnUnusedModule, "dynamics.unused") == []
 
 
 class PredictsNaN(SoundModel):

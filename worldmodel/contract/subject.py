@@ -49,12 +49,16 @@ class Subject:
     stochastic: bool = True
     """False for a model that predicts the same whatever it draws."""
     dead_parameters: tuple[str, ...] = ()
-    """Names of parameters that this configuration leaves without a gradient, on purpose."""
+    """Parameters that this configuration leaves without a gradient, on purpose: names, or those of whole modules."""
 
     @property
     def learns(self) -> bool:
         """False for a model without parameters: nothing is asked of its training."""
         return any(True for _ in cast("nn.Module", self.model()).parameters())
+
+    def is_dead(self, parameter: str) -> bool:
+        """Whether `parameter` is said to be without a gradient, by its own name or its module's."""
+        return any(parameter == name or parameter.startswith(f"{name}.") for name in self.dead_parameters)
 
     def model(self, seed: int = 0) -> WorldModel[Any]:
         """A model that looks trained, in evaluation mode: no parameter is zero, and it has seen an episode."""
