@@ -84,6 +84,14 @@ def test_an_unknown_check_is_refused(tmp_path: Path) -> None:
     assert "checks = ('shape',): expected null or some of shapes, inputs_untouched" in outcome.stderr
 
 
+def test_help_explains_the_options_and_names_the_checks(tmp_path: Path) -> None:
+    shown = dima("check-model", "--help", cwd=tmp_path).stdout
+    for option in ("checks=[NAME,..]", "stochastic=false", "dead_parameters=[NAME,..]"):
+        assert option in shown
+    listed = shown.split("these checks alone, of ")[1].split("stochastic=")[0]
+    assert re.findall(r"\w+", listed) == list(CHECKS)
+
+
 @pytest.mark.parametrize("broken", SIX, ids=lambda broken: broken.__name__)
 def test_each_way_of_breaking_it_is_among_the_findings(broken: type[SoundModel]) -> None:
     check, message = BROKEN[broken]
