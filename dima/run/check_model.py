@@ -8,13 +8,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dima.run.console import announce, say
+from dima.run.console import announce, say, warn
 from dima.run.hydra_app import run_app
 from dima.run.settings import read_settings
 from envs.base import EnvConfig
 from worldmodel.config import Config, ConfigError
 from worldmodel.contract.checks import CHECKS, FIRST
 from worldmodel.contract.findings import Finding, broken_checks, summarize
+from worldmodel.contract.purity_checks import ignores_actions
 from worldmodel.contract.subject import Subject
 from worldmodel.protocol import WorldModelConfig
 from worldmodel.types import EnvSpec
@@ -99,6 +100,9 @@ def _check_for(
     if any(finding.check == FIRST.name for finding in found):
         say(f"{spec.env_id}: not checked")
         return found
+    can_step = not any(finding.check == "shapes" or finding.place for finding in found)
+    if can_step and ignores_actions(subject):
+        warn(f"{spec.env_id}: no prediction of a step changes with the actions: policies have nothing to learn from it")
     untrained = not found and not subject.learns
     note = "; the model has no parameters: nothing was asked of its training" if untrained else ""
     say(f"{spec.env_id}: {len(checks) - len(found)} of {len(checks)} checks passed{note}")

@@ -15,6 +15,7 @@ from tests.contracts.sound_world_model import SoundModel
 from tests.contracts.test_world_models import PAIR, UNEQUAL
 from worldmodel.contract.checks import CHECKS
 from worldmodel.contract.findings import Finding, broken_checks, summarize
+from worldmodel.contract.purity_checks import ignores_actions
 from worldmodel.contract.subject import Subject
 from worldmodel.types import Prediction
 
@@ -116,6 +117,16 @@ def test_the_cause_comes_before_what_follows_from_it(broken: type[SoundModel], f
     assert cause.may_follow is None
     assert {finding.may_follow for finding in others} == {first}
     assert all(f"(may follow from {first})" in str(finding) for finding in others)
+
+
+class IgnoresActions(SoundModel):
+    def step(self, state: Any, action: Tensor, *, generator: torch.Generator) -> tuple[Any, Prediction]:
+        return super().step(state, torch.zeros_like(action), generator=generator)
+
+
+@pytest.mark.parametrize(("model", "ignores"), [(IgnoresActions, True), (SoundModel, False)])
+def test_a_model_that_ignores_actions_is_known(model: type[SoundModel], ignores: bool) -> None:
+    assert ignores_actions(Subject(lambda: model(PAIR), PAIR)) == ignores
 
 
 def test_what_may_follow_comes_later() -> None:

@@ -21,6 +21,7 @@ from worldmodel.contract.subject import (
     named,
     require,
     roll_out,
+    same,
     seeded,
     start,
 )
@@ -92,6 +93,14 @@ def check_rows_independent(subject: Subject) -> None:
     elsewhere = torch.arange(BATCH) != row
     difference = first_difference(observe(elsewhere), observe(torch.zeros_like(elsewhere)), [row])
     require(difference is None, f"after observe, {difference} of one row depends on is_first of the other rows")
+
+
+def ignores_actions(subject: Subject) -> bool:
+    """Whether another joint action leaves every prediction of a step as it is; no breach, but seldom meant."""
+    model, spec = subject.model(), subject.spec
+    state = start(model, spec)
+    one, other = (roll_out(model, state, make_actions(spec, 1, seed)) for seed in (2, 12))
+    return all(same(value, other[name]) for name, value in one.items() if name.startswith("prediction"))
 
 
 def check_inputs_untouched(subject: Subject) -> None:
