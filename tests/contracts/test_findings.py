@@ -43,6 +43,11 @@ class SaysWhere(SoundModel):
         self.actor_dim = "many"  # type: ignore[assignment]
 
 
+class HasALayerAsPart(SoundModel):
+    def parts(self) -> Any:
+        return {"dynamics": self.dynamics.linear}
+
+
 def no_build(spec: Any) -> None:
     raise KeyError("x")
 
@@ -57,6 +62,7 @@ def no_build(spec: Any) -> None:
         (lambda spec: None, "build(spec) returns a NoneType: expected an nn.Module"),
         (no_build, "KeyError: 'x'"),
         (TakesNoGenerator, "TakesNoGenerator.step cannot be called as step(state, action, generator=..)"),
+        (HasALayerAsPart, "part dynamics is a Linear: expected a TrainablePart"),
         (SaysWhere, "SaysWhere.actor_dim = 'many': expected int"),
     ],
 )
@@ -137,7 +143,7 @@ def test_what_may_follow_comes_later() -> None:
 
 
 def test_tasks_that_fail_alike_are_told_once() -> None:
-    of_sizes = [Finding("shapes", f"reward has shape [{n}, 1]") for n in (3, 5)]
+    of_sizes = [Finding("shapes", f"reward has shape [{n}]") for n in ("3, 1", "5")]
     raised = [Finding(check, "KeyError: 'x'", "mine.py, line 3: x") for check in ("finite", "indexing")]
 
     texts = summarize([("a", of_sizes[0]), ("b", of_sizes[1]), ("b", raised[0]), ("b", raised[1])], 2)

@@ -39,7 +39,8 @@ class Finding:
         Numbers are sizes of the task, as a rule.
         """
         kind = self.problem.partition(":")[0]
-        return (kind, self.place) if self.place else (self.check, re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", self.problem))
+        number = r"-?\d+(\.\d+)?(e-?\d+)?"
+        return (kind, self.place) if self.place else (self.check, re.sub(f"{number}(, {number})*", "#", self.problem))
 
 
 def describe(finding: Finding, checks: Sequence[str], tasks: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import nn
 
 from worldmodel.contract.subject import Subject, require
+from worldmodel.protocol import TrainablePart
 
 VERBS = {
     "parts": (),
@@ -29,6 +30,9 @@ def check_members(subject: Subject) -> None:
     model = subject.build()
     require(isinstance(model, nn.Module), f"build(spec) returns a {type(model).__name__}: expected an nn.Module")
     require_members(model)
+    for name, part in model.parts().items():
+        kind = type(part).__name__
+        require(isinstance(part, TrainablePart), f"part {name} is a {kind}: expected a TrainablePart")
     _require_known(cast("nn.Module", model), subject.dead_parameters)
 
 
