@@ -8,12 +8,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dima.run.console import announce, say
+from dima.run.console import announce, say, warn
 from dima.run.hydra_app import run_app
 from dima.run.settings import read_settings
 from envs.base import EnvConfig
 from worldmodel.config import Config, ConfigError
-from worldmodel.contract.checks import CHECKS, broken_checks
+from worldmodel.contract.checks import CHECKS, FIRST
+from worldmodel.contract.findings import Finding, broken_checks, summarize
+from worldmodel.contract.purity_checks import ignores_actions
 from worldmodel.contract.subject import Subject
 from worldmodel.protocol import WorldModelConfig
 from worldmodel.types import EnvSpec
@@ -73,28 +75,34 @@ def check(config: DictConfig) -> None:
     specs = MADE_UP if settings.env is None else (_spec_of(settings.env),)
     checks = tuple(CHECKS) if settings.checks is None else settings.checks
     announce("check-model", {"model": name, "tasks": ", ".join(spec.env_id for spec in specs), "checks": len(checks)})
-    broken: dict[str, None] = {}
+    found: list[tuple[str, Finding]] = []
     for spec in specs:
-        broken |= dict.fromkeys(_check_for(settings, settings.world_model, spec, checks))
-    if broken:
+        found += [(spec.env_id, finding) for finding in _check_for(settings, settings.world_model, spec, checks)]
+    for text in summarize(found, len(specs)):
+        say(f"\n{text}")
+    if found:
+        broken = dict.fromkeys(finding.check for _, finding in found)
         raise ConfigError(f"{name} does not keep the contract in {', '.join(broken)}: see above")
     say(f"{name} keeps the contract; next: dima train with the same world_model=.. and preset=smoke")
 
 
 def _check_for(
     settings: CheckModelSettings, model: WorldModelConfig, spec: EnvSpec, checks: tuple[str, ...]
-) -> list[str]:
-    """Print how the model does for one environment; return the names of the checks that failed."""
+) -> list[Finding]:
+    """Say how many checks the model passes for one environment; return what is wrong."""
     subject = Subject(
         lambda: model.build(spec),
         spec,
         stochastic=settings.stochastic,
         dead_parameters=settings.dead_parameters,
     )
-    found: list[str] = []
-    for finding in broken_checks(subject, checks):
-        say(f"\n{spec.env_id}\n{finding}")
-        found.append(finding.check)
+    found = list(broken_checks(subject, checks))
+    if any(finding.check == FIRST.name for finding in found):
+        say(f"{spec.env_id}: not checked")
+        return found
+    can_step = not any(finding.check == "shapes" or finding.place for finding in found)
+    if can_step and ignores_actions(subject):
+        warn(f"{spec.env_id}: no prediction of a step changes with the actions: policies have nothing to learn from it")
     untrained = not found and not subject.learns
     note = "; the model has no parameters: nothing was asked of its training" if untrained else ""
     say(f"{spec.env_id}: {len(checks) - len(found)} of {len(checks)} checks passed{note}")

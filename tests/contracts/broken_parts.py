@@ -56,6 +56,12 @@ class HasAnUnusedParameter(SoundModel):
         self.unused = nn.Parameter(torch.zeros(3))
 
 
+class HasAnUnusedModule(SoundModel):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.dynamics.unused = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+
+
 class ScaledDynamics(Dynamics):
     """Multiplies its predictions by a parameter that it does not own."""
 
@@ -78,6 +84,39 @@ class SharesALayer(SoundModel):
     def __init__(self, spec: EnvSpec) -> None:
         super().__init__(spec)
         self.dynamics.decoder = self.decoder
+
+
+class SharesALayerWithIndependent(SharesALayer):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.decoder.independent = True
+
+
+class ForgetsAPart(SoundModel):
+    def parts(self) -> Mapping[str, TrainablePart]:
+        return {"dynamics": self.dynamics}
+
+
+class LoggingDynamics(Dynamics):
+    def forward(self, segment: Segment, generator: torch.Generator) -> LossOutput:
+        return LossOutput(super().forward(segment, generator).loss, {"mse": 0.5})  # type: ignore[dict-item]
+
+
+class LogsAFloat(SoundModel):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.dynamics = LoggingDynamics(spec)
+
+
+class DynamicsWithoutGenerator(Dynamics):
+    def forward(self, segment: Segment) -> LossOutput:  # type: ignore[override]
+        raise NotImplementedError
+
+
+class TakesNoGenerator(SoundModel):
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(spec)
+        self.dynamics = DynamicsWithoutGenerator(spec)
 
 
 class HasNoParts(SoundModel):

@@ -11,17 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.contracts.broken_offers import (
+    BlindsItself,
+    DecodesToStates,
+    FastWithoutReward,
+    IsNotBlind,
+    KnowsOrdersAlone,
+    OrdersToNothing,
+    OrdersToWrongShapes,
+)
 from tests.contracts.broken_parts import (
     DropsOutBesideOtherParts,
+    ForgetsAPart,
     ForgetsItsScheduleOnSave,
     ForgetsItsStatisticsOnSave,
+    HasAnUnusedModule,
     HasAnUnusedParameter,
     HasNoOptimiser,
     HasNoParts,
     LearnsFromPadding,
     LearnsOutsideItsParts,
+    LogsAFloat,
     LossIsNaNWithoutTargets,
     SharesALayer,
+    SharesALayerWithIndependent,
+    TakesNoGenerator,
 )
 from tests.contracts.sound_world_model import SoundModel, SoundState
 from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct, Transition
@@ -49,6 +63,21 @@ class LessThanCertain(SoundModel):
 
 class KeepsItsDoubtsToItself(SoundModel):
     reports_uncertainty = True
+
+
+class DoubtsUnannounced(SoundModel):
+    def step(self, state: Any, action: Tensor, *, generator: torch.Generator) -> tuple[Any, Prediction]:
+        state, prediction = super().step(state, action, generator=generator)
+        return state, dataclasses.replace(prediction, uncertainty=torch.ones_like(prediction.reward))
+
+
+class NeedsTheState(SoundModel):
+    def observe(self, state: Any, transition: Transition, *, generator: torch.Generator) -> Any:
+        following = super().observe(state, transition, generator=generator)
+        return following if transition.state is not None else SoundState(None, transition.obs)  # type: ignore[arg-type]
+
+    def view(self, state: Any) -> AgentView:
+        return AgentView(state.obs, None if state.states is None else state.states[:, 1])  # type: ignore[arg-type]
 
 
 class ViewInDoublePrecision(SoundModel):
@@ -139,6 +168,14 @@ class CarryIsTimeFirst(SoundModel):
         return SoundState(state.states.transpose(0, 1), state.obs)
 
 
+class CountsItsRows(SoundModel):
+    """Right for whole batches, and wrong for some of their rows."""
+
+    def view(self, state: Any) -> AgentView:
+        view = super().view(state)
+        return dataclasses.replace(view, critic=view.critic + len(view.critic))
+
+
 class ChangesTheContext(SoundModel):
     def start(self, context: Segment, *, generator: torch.Generator) -> Any:
         context.state.mul_(0.5)
@@ -226,12 +263,21 @@ class AlwaysForgets(SoundModel):
 
 BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     RewardOfWrongShape: ("shapes", "reward has shape"),
-    ContinuationAboveOne: ("shapes", "continuation"),
-    KeepsItsDoubtsToItself: ("shapes", "uncertainty is given exactly where"),
-    LessThanCertain: ("shapes", "uncertainty = .*expected at least 0"),
+    ContinuationAboveOne: ("shapes", "continuation reaches 1.[0-9]+: expected probabilities"),
+    KeepsItsDoubtsToItself: ("shapes", "uncertainty is None and the model has reports_uncertainty = True"),
+    LessThanCertain: ("shapes", "uncertainty reaches -1: expected at least 0"),
+    DoubtsUnannounced: ("shapes", "uncertainty is given: expected a model with reports_uncertainty = True"),
+    NeedsTheState: ("shapes", "state is None, as it may be: critic is a NoneType: expected a Tensor"),
     ViewInDoublePrecision: ("shapes", "torch.float64"),
     CriticDimMisstated: ("shapes", "view after start: critic"),
     ViewOfHalfTheState: ("shapes", "view after start: state has shape"),
+    DecodesToStates: ("shapes", "decode_states.* has shape .6, 5., expected 3 axes"),
+    OrdersToNothing: ("shapes", "with_order.* is a NoneType: expected a Module"),
+    OrdersToWrongShapes: ("shapes", "with_order.*: view after step: critic has shape"),
+    KnowsOrdersAlone: ("shapes", "with_order without the other"),
+    BlindsItself: ("shapes", "changed the model that it was asked of"),
+    IsNotBlind: ("shapes", "without_actions.*: prediction 1: .* changes with the current action"),
+    FastWithoutReward: ("shapes", "accelerated.*: prediction: reward has shape"),
     Explodes: ("finite", "is not finite"),
     IgnoresTheGenerator: ("generator", "another seed gives the same rollout"),
     DrawsAtStartAlone: ("generator", "`step` does not draw from its generator"),
@@ -239,7 +285,8 @@ BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     NormalizesOverTheBatch: ("rows_independent", "depends on the other rows"),
     ObservesOverTheBatch: ("rows_independent", "after observe, .* depends on the other rows"),
     AnyFirstForgetsAll: ("rows_independent", "depends on is_first of the other rows"),
-    CarryIsTimeFirst: ("indexing", "not that of the rows picked"),
+    CarryIsTimeFirst: ("indexing", "carry: states has shape .2, 5, 5. where there are B = 5 rows"),
+    CountsItsRows: ("indexing", "not that of the rows picked"),
     ChangesTheContext: ("inputs_untouched", "context: state was changed"),
     ChangesTheAction: ("inputs_untouched", "action was changed"),
     ChangesTheTransition: ("inputs_untouched", "transition: obs was changed"),
@@ -251,10 +298,18 @@ BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     HasNoParts: ("parts", "parts.. is empty, and the model has parameters"),
     HasNoOptimiser: ("parts", "part decoder: optim = None: expected an OptimConfig"),
     LearnsFromPadding: ("only_valid_counts", "part dynamics: the loss changes with what stands behind"),
-    LearnsOutsideItsParts: ("one_part_each", "parameter scale belongs to none of the parts dynamics, decoder"),
+    LearnsOutsideItsParts: ("one_part_each", "in none of the parts dynamics, decoder: scale$"),
     SharesALayer: ("one_part_each", "belongs to the parts dynamics and decoder"),
+    SharesALayerWithIndependent: ("one_part_each", "belongs to the parts dynamics and decoder"),
+    ForgetsAPart: ("one_part_each", "decoder.. .2 parameters.; is decoder missing from parts"),
+    LogsAFloat: ("parts", "metric mse is a float: expected a detached scalar tensor"),
+    TakesNoGenerator: (
+        "parts",
+        "dynamics.forward cannot be called as .*broken_parts.py, line",
+    ),
+    HasAnUnusedModule: ("every_parameter_learns", "decoder: dynamics.unused.. .4 parameters.$"),
     LossIsNaNWithoutTargets: ("parts", "without any valid step: loss = nan"),
-    HasAnUnusedParameter: ("every_parameter_learns", "parameter unused gets no gradient"),
+    HasAnUnusedParameter: ("every_parameter_learns", "no gradient from any of dynamics, decoder: unused$"),
     SeesNothing: ("views_do_not_leak", "actor view of agent 0 does not change with what it observes"),
     SharesObservations: ("views_do_not_leak", "change with what agent 0 observes"),
     PeeksAtTheState: ("views_do_not_leak", "change with the global state"),
@@ -262,6 +317,6 @@ BROKEN: dict[type[SoundModel], tuple[str, str]] = {
     GuessesTheIds: ("padding", "are not the agents' ids"),
     NeverForgets: ("observe_forgets", "depends on what came before"),
     RemembersWhereItSeesNoState: ("observe_forgets", "is_first and no state, .* depends on what came before"),
-    AlwaysForgets: ("observe_forgets", "forget as well"),
+    AlwaysForgets: ("observe_forgets", "context_length = 2 says that the past matters, but observe keeps nothing"),
 }
 """Each broken model with the check that must find it, and what the message must say."""

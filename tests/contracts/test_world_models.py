@@ -11,6 +11,7 @@ import yaml
 
 from dima.conditioning import PerceiverActionEncoder
 from examples.custom_world_model.linear import LinearConfig
+from tests.contracts.broken_offers import KnowsAnOrder
 from tests.contracts.broken_world_models import BROKEN
 from tests.contracts.sound_world_model import SoundModel
 from tests.support.dima_models import CONFIGS, compose_group
@@ -161,6 +162,10 @@ def test_a_sound_model_passes(spec: EnvSpec, check: str) -> None:
 @pytest.mark.parametrize("spec", [PAIR, UNEQUAL], ids=lambda spec: spec.env_id)
 def test_the_example_passes(spec: EnvSpec, check: str) -> None:
     CHECKS[check](Subject(lambda: LinearConfig().build(spec), spec))
+
+
+def test_offers_that_are_kept_pass() -> None:
+    CHECKS["shapes"](Subject(lambda: KnowsAnOrder(UNEQUAL), UNEQUAL))
 
 
 class SaysThatItReportsNothing(SoundModel):

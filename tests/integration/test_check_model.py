@@ -22,7 +22,8 @@ from tests.contracts.broken_world_models import (
 from tests.contracts.sound_world_model import SoundModel
 from tests.contracts.test_world_models import UNEQUAL
 from tests.support.commands import dima
-from worldmodel.contract.checks import CHECKS, broken_checks
+from worldmodel.contract.checks import CHECKS
+from worldmodel.contract.findings import broken_checks
 from worldmodel.contract.subject import Subject
 
 LINEAR = "world_model._target_=examples.custom_world_model.linear.LinearConfig"
@@ -72,15 +73,23 @@ def test_a_broken_one_is_told_what_why_and_what_to_try(tmp_path: Path) -> None:
     outcome = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
     assert outcome.returncode == 2, outcome.stdout
     assert "Counting does not keep the contract in nothing_hidden" in outcome.stderr
-    assert re.search(r"nothing_hidden: .* is another after other calls", outcome.stdout)
+    assert re.search(r"nothing_hidden \(in all three tasks\): .* is another after other calls", outcome.stdout)
     for heading in ("asked", "why", "try"):
-        assert f"\n  {heading}" in outcome.stdout
+        assert outcome.stdout.count(f"\n  {heading}") == 1
 
 
 def test_an_unknown_check_is_refused(tmp_path: Path) -> None:
     outcome = dima("check-model", LINEAR, "checks=[shape]", cwd=tmp_path)
     assert outcome.code == 2
-    assert "checks = ('shape',): expected null or some of shapes, finite" in outcome.stderr
+    assert "checks = ('shape',): expected null or some of shapes, inputs_untouched" in outcome.stderr
+
+
+def test_help_explains_the_options_and_names_the_checks(tmp_path: Path) -> None:
+    shown = dima("check-model", "--help", cwd=tmp_path).stdout
+    for option in ("checks=[NAME,..]", "stochastic=false", "dead_parameters=[NAME,..]"):
+        assert option in shown
+    listed = shown.split("these checks alone, of ")[1].split("stochastic=")[0]
+    assert re.findall(r"\w+", listed) == list(CHECKS)
 
 
 @pytest.mark.parametrize("broken", SIX, ids=lambda broken: broken.__name__)
@@ -93,8 +102,9 @@ def test_each_way_of_breaking_it_is_among_the_findings(broken: type[SoundModel])
 
 def test_a_model_that_raises_is_a_finding_with_the_line_of_its_own_code() -> None:
     (finding,) = broken_checks(Subject(lambda: Raises(UNEQUAL), UNEQUAL), ["shapes"])
-    assert finding.problem.startswith("KeyError: 'no such key' (test_check_model.py, line ")
-    assert 'raise KeyError("no such key")' in finding.problem
+    assert finding.problem == "KeyError: 'no such key'"
+    assert re.fullmatch(r'test_check_model.py, line \d+: raise KeyError\("no such key"\)', finding.place or "")
+    assert CHECKS["shapes"].cure not in str(finding)
 
 
 def test_every_check_says_what_it_asks_why_and_what_to_try() -> None:

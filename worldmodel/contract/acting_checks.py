@@ -16,6 +16,7 @@ from worldmodel.contract.subject import (
     make_transition,
     require,
     roll_out,
+    same,
     seeded,
     start,
 )
@@ -47,15 +48,15 @@ def check_views_do_not_leak(subject: Subject) -> None:
             for name, what in {"obs": "observes", "action": "does"}.items():
                 after = views([_change_agent(step, name, agent, spec, seed + i) for i, step in enumerate(steps)])
                 require(
-                    torch.equal(before[:, :, others], after[:, :, others]),
+                    same(before[:, :, others], after[:, :, others]),
                     f"the actor views of other agents change with what agent {agent} {what}",
                 )
-                own_changes |= name == "obs" and not torch.equal(before[:, :, agent], after[:, :, agent])
+                own_changes |= name == "obs" and not same(before[:, :, agent], after[:, :, agent])
         require(own_changes, f"the actor view of agent {agent} does not change with what it observes")
     seen = [dataclasses.replace(s, state=random_state(spec, BATCH, seeded(34))) for s in steps]
-    require(torch.equal(before, views(seen)), "the actor views change with the global state")
+    require(same(before, views(seen)), "the actor views change with the global state")
     require(
-        torch.equal(before, views([dataclasses.replace(s, state=None) for s in steps])),
+        same(before, views([dataclasses.replace(s, state=None) for s in steps])),
         "the actor views change when the global state is not given",
     )
 
@@ -90,4 +91,6 @@ def check_observe_forgets(subject: Subject) -> None:
         difference = first_difference(one, other, is_first)
         require(difference is None, f"after observe with {what}, {difference} depends on what came before")
         if model.context_length > 0:
-            require(first_difference(one, other, ~is_first) is not None, "rows without is_first forget as well")
+            remembers = first_difference(one, other, ~is_first) is not None
+            matters = f"context_length = {model.context_length} says that the past matters"
+            require(remembers, f"{matters}, but observe keeps nothing of it, in rows without is_first either")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from worldmodel.config import OptimConfig
+from worldmodel.contract.members import require_takes
 from worldmodel.contract.random_data import random_segment
+from worldmodel.contract.records import check_kind
 from worldmodel.contract.subject import (
+    BrokenContract,
     Subject,
     choose,
     first_difference,
@@ -22,7 +26,7 @@ from worldmodel.contract.subject import (
     start,
 )
 from worldmodel.protocol import TrainablePart, WorldModel
-from worldmodel.types import EnvSpec, Segment
+from worldmodel.types import EnvSpec, LossOutput, Segment
 
 
 def training_segment(part: TrainablePart, spec: EnvSpec, batch: int = 16) -> Segment:
@@ -64,7 +68,8 @@ def check_parts(subject: Subject) -> None:
     parts = model.parts()
     require(bool(parts) or not subject.learns, "parts() is empty, and the model has parameters: nothing trains them")
     for name, part in parts.items():
-        require(isinstance(part, TrainablePart), f"part {name} is a {type(part).__name__}: expected a TrainablePart")
+        check_kind(f"part {name}", part, TrainablePart)
+        require_takes(f"part {name}.forward", part.forward, ("segment", "generator"))
         optim = getattr(part, "optim", None)
         require(isinstance(optim, OptimConfig), f"part {name}: optim = {optim!r}: expected an OptimConfig")
         lengths = f"part {name}: segment_length = {part.segment_length}, burn_in = {part.burn_in}"
@@ -76,16 +81,24 @@ def check_parts(subject: Subject) -> None:
                 spec, 3, part.segment_length, seeded(22), torch.zeros(3, part.segment_length, dtype=torch.bool)
             ),
         }.items():
-            output, again = part(segment, seeded(23)), part(segment, seeded(23))
             where = f"part {name} on {what}"
-            require(output.loss.shape == (), f"{where}: loss has shape {list(output.loss.shape)}, expected a scalar")
+            output, again = part(segment, seeded(23)), part(segment, seeded(23))
+            check_kind(f"{where}: what forward returns", output, LossOutput)
+            _check_scalar(f"{where}: loss", output.loss)
             require(output.loss.requires_grad, f"{where}: the loss has no gradient")
-            require(torch.isfinite(output.loss), f"{where}: loss = {output.loss}")
             require(torch.equal(output.loss, again.loss), f"{where}: the same seed gives another loss")
             for metric, value in output.metrics.items():
-                require(value.shape == (), f"{where}: metric {metric} has shape {list(value.shape)}, expected a scalar")
-                require(not value.requires_grad, f"{where}: metric {metric} is not detached")
-                require(torch.isfinite(value), f"{where}: metric {metric} = {value}")
+                _check_scalar(f"{where}: metric {metric}", value, detached=True)
+
+
+def _check_scalar(name: str, value: object, *, detached: bool = False) -> None:
+    """Refuse what is not one finite number in a tensor."""
+    expected = f"expected a {'detached ' if detached else ''}scalar tensor"
+    if not isinstance(value, Tensor):
+        raise BrokenContract(f"{name} is a {type(value).__name__}: {expected}")
+    require(value.shape == (), f"{name} has shape {list(value.shape)}: {expected}")
+    require(not (detached and value.requires_grad), f"{name} is not detached: {expected}")
+    require(torch.isfinite(value.detach()), f"{name} = {value.item()}: expected a finite number")
 
 
 def check_only_valid_counts(subject: Subject) -> None:
@@ -144,23 +157,62 @@ def _losses(model: WorldModel[Any], spec: EnvSpec, seed: int) -> dict[str, Tenso
 
 def check_one_part_each(subject: Subject) -> None:
     """Each parameter of the model belongs to one part and to no other."""
-    model = subject.model()
-    parts = {name: {id(parameter) for parameter in part.parameters()} for name, part in model.parts().items()}
-    for name, parameter in cast("nn.Module", model).named_parameters():
-        owners = [part for part, owned in parts.items() if id(parameter) in owned]
-        require(len(owners) < 2, f"parameter {name} belongs to the parts {' and '.join(owners)}")
-        if name not in subject.dead_parameters:
-            require(bool(owners), f"parameter {name} belongs to none of the parts {', '.join(parts)}")
+    model = cast("nn.Module", subject.model())
+    parts = {name: {id(parameter) for parameter in part.parameters()} for name, part in _parts_of(model).items()}
+    owners = {
+        name: [part for part, owned in parts.items() if id(parameter) in owned]
+        for name, parameter in model.named_parameters()
+    }
+    for name, owning in owners.items():
+        require(len(owning) < 2, f"parameter {name} belongs to the parts {' and '.join(owning)}")
+    orphans = [name for name, owning in owners.items() if not owning and not subject.is_dead(name)]
+    hint = _missing_part(model, orphans)
+    require(not orphans, f"in none of the parts {', '.join(parts)}: {spell_parameters(model, orphans)}{hint}")
 
 
 def check_every_parameter_learns(subject: Subject) -> None:
     """Each parameter of the model gets a gradient that is not zero from the loss of a part."""
-    model, spec = subject.model(), subject.spec
-    for part in model.parts().values():
+    model, spec = cast("nn.Module", subject.model()), subject.spec
+    parts = _parts_of(model)
+    for part in parts.values():
         part(training_segment(part, spec, batch=48), seeded(24)).loss.backward()
-    for name, parameter in cast("nn.Module", model).named_parameters():
-        learns = parameter.grad is not None and bool(parameter.grad.any())
-        if name in subject.dead_parameters:
-            require(not learns, f"parameter {name} is said to be dead and learns")
-        else:
-            require(learns, f"parameter {name} gets no gradient from any of {list(model.parts())}")
+    learns = {
+        name: parameter.grad is not None and bool(parameter.grad.any()) for name, parameter in model.named_parameters()
+    }
+    lying = [name for name in learns if learns[name] and subject.is_dead(name)]
+    require(not lying, f"said to be dead and learns: {spell_parameters(model, lying)}")
+    dead = [name for name in learns if not learns[name] and not subject.is_dead(name)]
+    owned = {id(parameter) for part in parts.values() for parameter in part.parameters()}
+    hint = _missing_part(model, [name for name in dead if id(model.get_parameter(name)) not in owned])
+    require(not dead, f"no gradient from any of {', '.join(parts)}: {spell_parameters(model, dead)}{hint}")
+
+
+def _parts_of(model: nn.Module) -> Mapping[str, TrainablePart]:
+    return cast("WorldModel[Any]", model).parts()
+
+
+def spell_parameters(model: nn.Module, names: Sequence[str]) -> str:
+    """`names` of parameters, the whole of a module as `module.* (how many)`."""
+    left, spelled = list(names), []
+    for prefix in _whole_modules(model, names):
+        inside = [name for name in left if name.startswith(f"{prefix}.")]
+        left = [name for name in left if name not in inside]
+        spelled.append(f"{prefix}.* ({len(inside)} parameters)")
+    return ", ".join([*spelled, *left])
+
+
+def _whole_modules(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """The outermost modules of several parameters, all of which are among `names`."""
+    whole: list[str] = []
+    for prefix, module in model.named_modules():
+        inside = [f"{prefix}.{name}" for name, _ in module.named_parameters()]
+        covered = any(prefix.startswith(f"{outer}.") for outer in whole)
+        if prefix and len(inside) > 1 and set(inside) <= set(names) and not covered:
+            whole.append(prefix)
+    return whole
+
+
+def _missing_part(model: nn.Module, orphans: Sequence[str]) -> str:
+    """A question where `orphans`, which no part owns, are the whole of a module: is it a part that was forgotten?"""
+    whole = _whole_modules(model, orphans)
+    return f"; is {' or '.join(whole)} missing from parts()?" if whole else ""

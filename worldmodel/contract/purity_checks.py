@@ -21,6 +21,7 @@ from worldmodel.contract.subject import (
     named,
     require,
     roll_out,
+    same,
     seeded,
     start,
 )
@@ -94,6 +95,14 @@ def check_rows_independent(subject: Subject) -> None:
     require(difference is None, f"after observe, {difference} of one row depends on is_first of the other rows")
 
 
+def ignores_actions(subject: Subject) -> bool:
+    """Whether another joint action leaves every prediction of a step as it is; no breach, but seldom meant."""
+    model, spec = subject.model(), subject.spec
+    state = start(model, spec)
+    one, other = (roll_out(model, state, make_actions(spec, 1, seed)) for seed in (2, 12))
+    return all(same(value, other[name]) for name, value in one.items() if name.startswith("prediction"))
+
+
 def check_inputs_untouched(subject: Subject) -> None:
     """Contexts, actions, real steps and training data are as they were after every call."""
     model, spec = subject.model(), subject.spec
@@ -134,7 +143,8 @@ def check_nothing_hidden(subject: Subject) -> None:
     elsewhere = start(model, spec, seed=14)
     roll_out(model, elsewhere, others, seed=15)
     roll_out(model, state, others, seed=16)
-    roll_out(model, half[:2], [action[:2] for action in others], seed=17)
+    roll_out(model, half, others, seed=17)
+    roll_out(model, start(model, spec, batch=2), [action[:2] for action in others], seed=17)
     model.observe(half, make_transition(spec, first=True), generator=seeded(18))
 
     # The later carry first: repeating the earlier one would write again what it had written before.

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldmodel.contract.offer_checks import check_offers
+from worldmodel.contract.records import check_carry, check_prediction, check_step, check_view
 from worldmodel.contract.subject import (
     BATCH,
     BrokenContract,
@@ -23,60 +25,40 @@ from worldmodel.contract.subject import (
     start,
 )
 from worldmodel.protocol import WorldModel, reports_uncertainty
-from worldmodel.shapes import check_shape
-from worldmodel.types import AgentView, EnvSpec, Prediction, Segment, TensorStruct
+from worldmodel.types import Prediction, Segment, Transition
 
 
 def check_shapes(subject: Subject) -> None:
-    """Everything has the shapes of the contract, in float32, for one row and for several."""
+    """Everything has the shapes of the contract, in float32, for one row and for several; optional offers included."""
     model, spec = subject.model(), subject.spec
     require(model.context_length >= 0, f"context_length = {model.context_length}: expected at least 0")
     for batch in (1, BATCH):
         state = start(model, spec, batch=batch)
-        _check_view(model, spec, model.view(state), "start", batch)
-        state, prediction = model.step(state, make_actions(spec, 1, batch=batch)[0], generator=seeded(0))
-        _check_prediction(spec, prediction, batch)
-        says_so = reports_uncertainty(model) == (prediction.uncertainty is not None)
-        require(says_so, "prediction: uncertainty is given exactly where the model has reports_uncertainty = True")
-        _check_view(model, spec, model.view(state), "step", batch)
+        check_carry(state, "start")
+        check_view(model, spec, model.view(state), "start", batch)
+        result = model.step(state, make_actions(spec, 1, batch=batch)[0], generator=seeded(0))
+        check_step(result)
+        state, prediction = result
+        check_carry(state, "step")
+        check_prediction(spec, prediction, batch)
+        _check_uncertainty(model, prediction)
+        check_view(model, spec, model.view(state), "step", batch)
         transition = make_transition(spec, batch=batch)
-        for seen in (transition, dataclasses.replace(transition, state=None)):
-            state = model.observe(state, seen, generator=seeded(0))
-            _check_view(model, spec, model.view(state), "observe", batch)
-        require(isinstance(state, TensorStruct), f"the carry is a {type(state).__name__}: expected a TensorStruct")
+        without = "observe of a transition whose state is None, as it may be"
+        for after, seen in {"observe": transition, without: dataclasses.replace(transition, state=None)}.items():
+            following = model.observe(state, seen, generator=seeded(0))
+            check_carry(following, after)
+            check_view(model, spec, model.view(following), after, batch)
+    check_offers(model, spec)
 
 
-def _check_view(model: WorldModel[Any], spec: EnvSpec, view: AgentView, after: str, batch: int) -> None:
-    sizes = {"B": batch, "N": spec.num_agents, "F": model.actor_dim, "C": model.critic_dim, "S": spec.state_dim}
-    for name, pattern in (("actor", "B N F"), ("critic", "B C"), ("state", "B S")):
-        if getattr(view, name) is not None or name != "state":
-            _check_tensor(f"view after {after}: {name}", getattr(view, name), pattern, sizes)
-
-
-def _check_prediction(spec: EnvSpec, prediction: Prediction, batch: int) -> None:
-    sizes = {"B": batch, "N": spec.num_agents, "O": spec.obs_dim, "S": spec.state_dim}
-    for name, pattern in (
-        ("obs", "B N O"),
-        ("state", "B S"),
-        ("reward", "B"),
-        ("continuation", "B"),
-        ("uncertainty", "B"),
-    ):
-        if getattr(prediction, name) is not None or name not in ("state", "uncertainty"):
-            _check_tensor(f"prediction: {name}", getattr(prediction, name), pattern, sizes)
-    inside = (prediction.continuation >= 0) & (prediction.continuation <= 1)
-    require(inside.all(), f"prediction: continuation = {prediction.continuation}: expected probabilities in [0, 1]")
-    if prediction.uncertainty is not None:
-        known = bool((prediction.uncertainty >= 0).all())
-        require(known, f"prediction: uncertainty = {prediction.uncertainty}: expected at least 0")
-
-
-def _check_tensor(name: str, tensor: Tensor, pattern: str, sizes: dict[str, int]) -> None:
-    try:
-        check_shape(name, tensor, pattern, **sizes)
-    except ValueError as error:
-        raise BrokenContract(str(error)) from error
-    require(tensor.dtype == torch.float32, f"{name} is {tensor.dtype}: expected torch.float32")
+def _check_uncertainty(model: WorldModel[Any], prediction: Prediction) -> None:
+    """Refuse an uncertainty that is not announced, and one that is announced and missing."""
+    given, announced = prediction.uncertainty is not None, reports_uncertainty(model)
+    require(given or not announced, "prediction: uncertainty is None and the model has reports_uncertainty = True")
+    require(
+        announced or not given, "prediction: uncertainty is given: expected a model with reports_uncertainty = True"
+    )
 
 
 def check_finite(subject: Subject) -> None:
@@ -91,9 +73,13 @@ def check_finite(subject: Subject) -> None:
 def check_indexing(subject: Subject) -> None:
     """Rows of the carry can be picked by slice, index or mask, show what they showed, and go on."""
     model, spec = subject.model(), subject.spec
-    actions = make_actions(spec, 2)
+    actions, transition = make_actions(spec, 2), make_transition(spec)
     state, _ = model.step(start(model, spec), actions[0], generator=seeded(0))
+    for name, tensor in state.tensors():
+        rows = f"carry: {name} has shape {list(tensor.shape)} where there are B = {BATCH} rows"
+        require(tensor.shape[:1] == (BATCH,), f"{rows}: expected B as the first axis")
     whole = dict(named("view", model.view(state)))
+    sizes = _sizes_after(model, state, actions[1], transition)
     picks: dict[str, Any] = {
         "state[:2]": slice(2),
         "state[[3, 0]]": torch.tensor([3, 0]),
@@ -106,11 +92,20 @@ def check_indexing(subject: Subject) -> None:
         )
         require(difference is None, f"{name}: {difference} is not that of the rows picked")
         action = actions[1][pick]
-        following, prediction = model.step(picked, action, generator=seeded(0))
-        _check_prediction(spec, prediction, len(action))
-        _check_view(model, spec, model.view(following), f"step from {name}", len(action))
-        following = model.observe(picked, make_transition(spec)[pick], generator=seeded(0))
-        _check_view(model, spec, model.view(following), f"observe from {name}", len(action))
+        for what, size in _sizes_after(model, picked, action, transition[pick]).items():
+            expected = [len(action), *sizes[what][1:]]
+            require(list(size) == expected, f"from {name}, {what} has shape {list(size)}: expected {expected}")
+
+
+def _sizes_after(
+    model: WorldModel[Any], state: Any, action: Tensor, transition: Transition
+) -> dict[str, tuple[int, ...]]:
+    """The sizes of everything that is seen after a step and after a real step."""
+    following, prediction = model.step(state, action, generator=seeded(0))
+    seen = dict(named("prediction", prediction)) | dict(named("view after step", model.view(following)))
+    observed = model.observe(state, transition, generator=seeded(0))
+    seen |= named("view after observe", model.view(observed))
+    return {name: tuple(tensor.shape) for name, tensor in seen.items()}
 
 
 def check_padding(subject: Subject) -> None:

@@ -49,12 +49,16 @@ class Subject:
     stochastic: bool = True
     """False for a model that predicts the same whatever it draws."""
     dead_parameters: tuple[str, ...] = ()
-    """Names of parameters that this configuration leaves without a gradient, on purpose."""
+    """Parameters that this configuration leaves without a gradient, on purpose: names, or those of whole modules."""
 
     @property
     def learns(self) -> bool:
         """False for a model without parameters: nothing is asked of its training."""
         return any(True for _ in cast("nn.Module", self.model()).parameters())
+
+    def is_dead(self, parameter: str) -> bool:
+        """Whether `parameter` is said to be without a gradient, by its own name or its module's."""
+        return any(parameter == name or parameter.startswith(f"{name}.") for name in self.dead_parameters)
 
     def model(self, seed: int = 0) -> WorldModel[Any]:
         """A model that looks trained, in evaluation mode: no parameter is zero, and it has seen an episode."""
@@ -108,9 +112,18 @@ def named(what: str, record: TensorStruct) -> Iterator[tuple[str, Tensor]]:
 
 
 def first_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor], rows: Any = slice(None)) -> str | None:
-    """The name of the first tensor that is not the same in `rows`, to the bit; None if all are."""
+    """The name of the first tensor that is not the same in `rows`, to the bit; None if all are. NaNs are equal."""
     require(one.keys() == other.keys(), f"one call gives {list(one)}, the next {list(other)}")
-    return next((name for name in one if not torch.equal(one[name][rows], other[name][rows])), None)
+    return next((name for name in one if not same(one[name][rows], other[name][rows])), None)
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Whether both are equal to the bit, NaNs in the same places included: those are what `finite` is for."""
+    if torch.equal(one, other):
+        return True
+    if one.shape != other.shape or not one.is_floating_point():
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def choose(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
