@@ -22,6 +22,7 @@ class Config:
     """Checks every field against its annotation; lists become tuples and ints become floats where declared.
 
     Supports `int`, `float`, `bool`, `str`, `None`, `Literal`, unions, `tuple[X, ...]`, `dict[str, X]` and classes.
+    Where a config is declared, a dict changes single values of the field's default.
 
     Raises:
         ConfigError: when a value does not fit its declared type.
@@ -32,7 +33,10 @@ class Config:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             where = f"{type(self).__name__}.{field.name}"
-            value = _convert(where, getattr(self, field.name), hints[field.name])
+            value = getattr(self, field.name)
+            if isinstance(value, dict):
+                value = _nested(where, cast("dict[str, Any]", value), _default(field), hints[field.name])
+            value = _convert(where, value, hints[field.name])
             object.__setattr__(self, field.name, value)
         self.validate()
 
@@ -66,6 +70,33 @@ class OptimConfig(Config):
         self.require(self.grad_clip > 0, "grad_clip", "a number above 0")
         self.require(self.batch_size >= 1, "batch_size", "at least 1")
         self.require(self.warmup_updates >= 0, "warmup_updates", "at least 0")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
+
+
+def _nested(where: str, values: dict[str, Any], default: Any, hint: Any) -> Any:
+    """`default` with `values` in the place of its own, or a new config; `values` where none is declared."""
+    kind = type(default) if isinstance(default, Config) else hint
+    if not (isinstance(kind, type) and issubclass(kind, Config)):
+        return values
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in values:
+        if name not in fields:
+            raise ConfigError(f"{where}: unknown key {name!r} (keys: {', '.join(fields)})")
+    given = dict(values)
+    if isinstance(default, Config):
+        own = {name: getattr(default, name) for name in fields}
+        for name, value in values.items():
+            if isinstance(value, dict):
+                given[name] = _nested(f"{where}.{name}", cast("dict[str, Any]", value), own[name], None)
+        return dataclasses.replace(default, **given)
+    lacking = [name for name, field in fields.items() if name not in given and _default(field) is dataclasses.MISSING]
+    if lacking:
+        raise ConfigError(f"{where}: {', '.join(lacking)} must be given too: they have no default")
+    return kind(**given)
 
 
 def _convert(where: str, value: Any, hint: Any) -> Any:

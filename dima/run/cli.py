@@ -26,6 +26,9 @@ _COMMANDS = {
     "bench": "how fast each stage runs on this machine",
 }
 
+_BY_PRESET = ("world_model_preset", "inference_preset", "inference_training_preset")
+"""Groups from which `preset=` chooses; another choice would be looked for under another name and be left out."""
+
 _HELP = """dima: model-based multi-agent reinforcement learning with generative world models
 
 usage: dima COMMAND [key=value ...]
@@ -67,9 +70,17 @@ def _run(command: str, arguments: list[str]) -> int:
         raise ValueError(f"unknown command {nearest(command, _COMMANDS)} (commands: {', '.join(_COMMANDS)})")
     module = importlib.import_module(f"dima.run.{command.replace('-', '_')}")
     arguments = [respelt(command, argument) for argument in arguments]
+    _refuse_parts_of_presets(arguments)
     sys.argv = [f"dima {command}", *_with_defaults(command, for_plug_ins(arguments))]
     module.main()
     return 0
+
+
+def _refuse_parts_of_presets(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        group = argument.lstrip("+~").partition("=")[0].partition("@")[0]
+        if group in _BY_PRESET:
+            raise ValueError(f"{argument}: {group} is chosen by preset; say preset=NAME")
 
 
 def respelt(command: str, argument: str) -> str:
@@ -86,7 +97,8 @@ def for_plug_ins(arguments: list[str]) -> list[str]:
     for group in ("world_model", "env"):
         if any(argument.startswith(f"{group}._target_=") for argument in arguments):
             keys = {argument.partition("=")[0] for argument in arguments}
-            arguments = [f"++{a}" if a.startswith(f"{group}.") and "._target_=" not in a else a for a in arguments]
+            named = f"{group}._target_="
+            arguments = [f"++{a}" if a.startswith(f"{group}.") and not a.startswith(named) else a for a in arguments]
             arguments = arguments if group in keys else [f"{group}=custom", *arguments]
     return arguments
 

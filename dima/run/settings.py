@@ -113,6 +113,7 @@ def read_settings(config: DictConfig) -> Any:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ConfigError(f"{missing[0]} has no value; give one: {missing[0]}=VALUE")
+    _require_placed_presets(config)
     _require_config_classes(config)
     try:
         return instantiate(config, _convert_="object")
@@ -161,6 +162,14 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str], changeable: Se
 
 
 _ABSENT = object()
+
+
+def _require_placed_presets(config: DictConfig) -> None:
+    """Refuse a plug-in's preset that does not say where its values belong, so that Hydra put them elsewhere."""
+    for group, place in (("world_model_preset", "world_model"), ("inference_preset", "inference")):
+        if group in config:
+            keys = ", ".join(config[group])
+            raise ConfigError(f"the preset in {group}/ that sets {keys}: its first line must be: # @package {place}")
 
 
 def _require_config_classes(config: DictConfig | ListConfig, where: str = "") -> None:

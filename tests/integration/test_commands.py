@@ -52,6 +52,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("train", "preset=papr"),
         "preset=papr: .*did you mean 'paper'",
     ),
+    "part of a preset": (
+        ("train", *SMALL, "world_model_preset=smoke"),
+        "world_model_preset=smoke: world_model_preset is chosen by preset; say preset=NAME",
+    ),
+    "part of a preset, where there are none": (("predict", "+world_model_preset=no"), "say preset=NAME"),
     "target that is not there": (
         ("train", *SMALL, "world_model._target_=no.such.Model"),
         "world_model._target_ = no.such.Model: cannot be imported",

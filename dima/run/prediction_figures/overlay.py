@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,29 @@ from dima.run.prediction_figures.curves import (
     baseline_series,
     draw_errors,
     draw_table,
-    floor_series,
     table_rows,
 )
 from dima.run.prediction_figures.gains import bars_height, draw_gain_bars, lies_down
-from dima.run.prediction_figures.style import BASELINES_OF, FIELD_NAMES, RC, WIDTH, Look, head, model_looks, save
-
-_MODEL_FREE = ("persistence", "linear")
-"""The baselines that do not depend on the model; `no_action` is another one for each model and left out."""
+from dima.run.prediction_figures.style import (
+    BASELINE_LOOKS,
+    BASELINES_OF,
+    FIELD_NAMES,
+    FLOOR_LOOK,
+    RC,
+    WIDTH,
+    Look,
+    head,
+    model_looks,
+    save,
+)
 
 
 def plot_overlay(predictions: Mapping[str, dict[str, Any]], path: Path) -> Figure:
     """State errors (observations, where a model has no state), E at the last two marks, and gains of several models.
 
     Each model shows the order of its own configuration, or the one with the smallest error where that was not
-    predicted. Baselines and floor are the first model's.
+    predicted. `persistence` is common to all; `linear` (it reads as many steps as the model) and the floor (the model's
+    decoder) are each model's own, in its colour, unless all are equal. `no_action` is left out.
 
     Raises:
         ValueError: when the predictions are of different tasks or data, whose units do not compare.
@@ -39,7 +48,12 @@ def plot_overlay(predictions: Mapping[str, dict[str, Any]], path: Path) -> Figur
     looks = model_looks(list(entries))
     first = next(iter(predictions.values()))
     fields = [field for field in ("state", "obs") if all(entry[field] for entry in entries.values())]
-    columns = {FIELD_NAMES[field]: _series(entries, looks, first, field) for field in fields}
+    references = {label: (each, looks[name]) for (label, each), name in zip(predictions.items(), entries, strict=True)}
+    columns = {
+        FIELD_NAMES[field]: [Series(name, entry[field], looks[name]) for name, entry in entries.items()]
+        + _references(references, field)
+        for field in fields
+    }
     panel_name, panel_series = next(iter(columns.items()))
     gains = {label: entry for label, entry in entries.items() if entry["action_gain"] is not None}
     marks = sorted(set.intersection(*(set(each["marks"]) for each in predictions.values())))
@@ -69,12 +83,36 @@ def own_order(prediction: dict[str, Any]) -> str:
     return min(orders, key=lambda name: orders[name][field]["cumulative"][mark])
 
 
-def _series(
-    entries: Mapping[str, dict[str, Any]], looks: Mapping[str, Look], first: dict[str, Any], field: str
+def _references(predictions: Mapping[str, tuple[dict[str, Any], Look]], field: str) -> list[Series]:
+    """What the models of `predictions` (record and look, by label) are held against in one field."""
+    baselines = {label: record[BASELINES_OF[field]] for label, (record, _) in predictions.items()}
+    looks = {label: look for label, (_, look) in predictions.items()}
+    linear = {label: curves["linear"] for label, curves in baselines.items()}
+    series = baseline_series(next(iter(baselines.values())), ["persistence"])
+    series += _common_or_own(Series("linear", {}, BASELINE_LOOKS["linear"], is_baseline=True), linear, looks)
+    if field == "obs":
+        floors = {label: record["floor"]["obs"] for label, (record, _) in predictions.items()}
+        series += _common_or_own(Series("floor", {}, FLOOR_LOOK), floors, looks)
+    return series
+
+
+def _common_or_own(
+    template: Series, curves: Mapping[str, dict[str, Any] | None], looks: Mapping[str, Look]
 ) -> list[Series]:
-    models = [Series(label, entry[field], looks[label]) for label, entry in entries.items()]
-    baselines = baseline_series(first[BASELINES_OF[field]], _MODEL_FREE)
-    return models + baselines + (floor_series(first["floor"]["obs"]) if field == "obs" else [])
+    """`template` with the curve that all models share, or with each model's own, named after it and in its colour."""
+    measured = {label: curve for label, curve in curves.items() if curve is not None}
+    values = list(measured.values())
+    if len(measured) == len(curves) and all(curve == values[0] for curve in values):
+        return [dataclasses.replace(template, curve=values[0])]
+    return [
+        Series(
+            f"{template.label} of {label}",
+            curve,
+            dataclasses.replace(template.look, color=looks[label].color),
+            template.is_baseline,
+        )
+        for label, curve in measured.items()
+    ]
 
 
 def _own_entry(prediction: dict[str, Any]) -> dict[str, Any]:

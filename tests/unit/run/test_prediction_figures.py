@@ -277,7 +277,7 @@ def test_models_show_their_own_order_or_the_best(tmp_path: Path) -> None:
         "c (1,2,3,1)": listed["orders"]["1,2,3,1"],
     }
     drawn = lines(errors)
-    assert set(drawn) == {*expected, "persistence", "linear"}
+    assert set(drawn) == {*expected, "persistence", "linear of a", "linear of b", "linear of c"}
     bars = bars_by_label(gains)
     for label, order in expected.items():
         assert ydata(drawn[label]) == order["state"]["e"]
@@ -292,8 +292,25 @@ def test_models_of_different_horizons_and_kinds(tmp_path: Path) -> None:
     assert errors.get_ylabel().startswith("observation")
     drawn = lines(errors)
     assert {label: len(ydata(line)) for label, line in drawn.items()}["long (descending)"] == 30
-    assert "floor" in drawn
+    assert {label for label in drawn if "floor" in label} == {"floor of long"}  # the other decodes no states
     assert list(bars_by_label(gains)) == ["long (descending)"]
+
+
+def test_each_model_is_held_against_its_own_floor_and_linear_model(tmp_path: Path) -> None:
+    """Both depend on the model: on its decoder and on the length of its context."""
+    models = {"a": prediction_record(), "b": prediction_record(seed=1)}
+    for record in models.values():  # shown by observations, where there are floors
+        for order in record["orders"].values():
+            order["state"] = None
+    drawn = lines(panels(plot_overlay(models, tmp_path / "own.png"))[0])
+    for label, record in models.items():
+        color = drawn[f"{label} (descending)"].get_color()
+        for name, curve in (("linear", record["baselines_obs"]["linear"]), ("floor", record["floor"]["obs"])):
+            assert ydata(drawn[f"{name} of {label}"]) == curve["e"]
+            assert drawn[f"{name} of {label}"].get_color() == color
+    models["b"]["baselines_obs"], models["b"]["floor"] = models["a"]["baselines_obs"], models["a"]["floor"]
+    drawn = lines(panels(plot_overlay(models, tmp_path / "common.png"))[0])
+    assert {label for label in drawn if " (" not in label} == {"persistence", "linear", "floor"}
 
 
 def test_predictions_that_do_not_compare_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""What the author of a world model says of it on the command line: nested options, presets, a search path, mistakes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from dima.run import cli
+from tests.support.commands import SMALL, refusal
+from tests.support.linear_model import LinearModelConfig
+from worldmodel.config import OptimConfig
+
+OWN = "world_model._target_=tests.integration.test_own_model.OwnConfig"
+RUN = tuple(word for word in SMALL if not word.startswith(("world_model", "env_steps")))
+BRIEF = (*RUN, "env_steps=15", "out=run")
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnConfig(LinearModelConfig):
+    """A config with another one in it."""
+
+    width: int = 8
+    optim: OptimConfig = OptimConfig(1e-3, 0.0, 10.0, 64)  # noqa: RUF009
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def yaml(tmp_path: Path) -> str:
+    """The word that names a folder with `own.yaml`, which lists `width` only, and its preset for smoke."""
+    (tmp_path / "mine/world_model").mkdir(parents=True)
+    (tmp_path / "mine/world_model_preset/own").mkdir(parents=True)
+    (tmp_path / "mine/world_model/own.yaml").write_text(
+        f"{OWN.replace('world_model.', '').replace('=', ': ')}\nwidth: 9\n"
+    )
+    (tmp_path / "mine/world_model_preset/own/smoke.yaml").write_text("# @package world_model\nwidth: 10\n")
+    return f"hydra.searchpath=[file://{tmp_path}/mine]"
+
+
+def saved(tmp_path: Path) -> str:
+    return (tmp_path / "run/config.yaml").read_text()
+
+
+def test_an_option_of_a_nested_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", OWN, *BRIEF, "world_model.optim.learning_rate=0.01"]) == 0
+    assert "optim:\n    learning_rate: 0.01\n" in saved(tmp_path)
+    capsys.readouterr()
+    line = refusal(capsys, tmp_path, "train", OWN, *RUN, "world_model.optim.learning_rate=-1")
+    assert "OptimConfig.learning_rate = -1.0: expected a number above 0" in line
+
+
+def test_a_preset_says_where_its_values_belong(yaml: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", yaml, "world_model=own", *BRIEF]) == 0
+    assert "width: 10\n" in saved(tmp_path)
+    (tmp_path / "mine/world_model_preset/own/smoke.yaml").write_text("width: 10\n")
+    capsys.readouterr()
+    line = refusal(capsys, tmp_path, "train", yaml, "world_model=own", *RUN)
+    assert line.endswith(
+        "the preset in world_model_preset/ that sets width: its first line must be: # @package world_model"
+    )
