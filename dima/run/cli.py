@@ -10,6 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from hydra.errors import ConfigCompositionException
+
+from dima.run.known_keys import search_folders, with_unlisted_fields
 from dima.run.messages import is_user_error, nearest, one_line
 
 _COMMANDS = {
@@ -71,8 +74,19 @@ def _run(command: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"dima.run.{command.replace('-', '_')}")
     arguments = [respelt(command, argument) for argument in arguments]
     _refuse_parts_of_presets(arguments)
-    sys.argv = [f"dima {command}", *_with_defaults(command, for_plug_ins(arguments))]
-    module.main()
+    for folder in search_folders(arguments):
+        if not folder.is_dir():
+            raise ValueError(f"hydra.searchpath: there is no folder {folder}")
+    arguments = _with_defaults(command, for_plug_ins(arguments))
+    sys.argv = [f"dima {command}", *arguments]
+    try:
+        module.main()
+    except ConfigCompositionException:  # nothing has been done yet
+        completed = with_unlisted_fields(command, arguments)
+        if completed == arguments:
+            raise
+        sys.argv = [f"dima {command}", *completed]
+        module.main()
     return 0
 
 

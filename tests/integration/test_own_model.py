@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,45 @@ def test_a_preset_says_where_its_values_belong(yaml: str, tmp_path: Path, capsys
     assert line.endswith(
         "the preset in world_model_preset/ that sets width: its first line must be: # @package world_model"
     )
+
+
+def test_a_yaml_need_not_list_every_field(yaml: str, tmp_path: Path) -> None:
+    words = ("world_model.noise_std=0.5", "world_model.optim.learning_rate=0.01")
+    assert cli.main(["train", yaml, "world_model=own", *BRIEF, *words]) == 0
+    assert "optim:\n    learning_rate: 0.01\n" in saved(tmp_path)
+    assert "noise_std: 0.5\n" in saved(tmp_path)
+
+
+def test_a_resumed_run_says_that_it_keeps_its_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", OWN, *BRIEF]) == 0
+    capsys.readouterr()
+    line = refusal(capsys, tmp_path, "train", "resume=run", "world_model.width=32")
+    assert line.startswith("dima train: world_model.width=32: with resume=RUN only env_steps, device")
+    assert "unknown key 'trainer.updatez'" in refusal(capsys, tmp_path, "train", "resume=run", "trainer.updatez=3")
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
+    "typo": ((OWN, "world_model.wdith=3"), "in world_model: unknown key 'wdith'; did you mean 'width'?"),
+    "nested typo": ((OWN, "world_model.optim.rate=3"), r"OwnConfig.optim: unknown key 'rate' \(keys: learning_rate"),
+    "typo with a file": (
+        ("YAML", "world_model=own", "world_model.noise_sdt=3"),
+        "unknown key 'world_model.noise_sdt'; did you mean 'world_model.noise_std'?",
+    ),
+    "no search path": (
+        ("world_model=own",),
+        r"no such choice as 'own' \(world_model: custom, dima,.*name its folder: 'hydra.searchpath=\[file:///FOLDER\]'",
+    ),
+    "another name": (("YAML", "world_model=owm"), "did you mean 'own'?"),
+    "no folder": (("hydra.searchpath=[file:///nowhere]", "world_model=own"), "searchpath: there is no folder /nowhere"),
+    "class only": (("world_model._target_=OwnConfig",), "_target_ = 'OwnConfig': expected package.module.Class"),
+    "nothing": (("world_model._target_=",), "_target_ = '': expected package.module.Class"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_say_what_to_write(
+    mistake: str, yaml: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, message = MISTAKES[mistake]
+    line = refusal(capsys, tmp_path, "train", *RUN, *(yaml if word == "YAML" else word for word in words))
+    assert re.search(message, line), line
