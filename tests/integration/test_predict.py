@@ -239,7 +239,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no data": (("run=plain",), "data has no value; name a dataset folder: data=DIR"),
     "a run that is not there": (("run=nowhere", "data=team"), "no run folder at 'nowhere'"),
     "a dataset as a run": (("run=team", "data=team"), "'team' is not a run folder"),
-    "a run as a dataset": (("run=plain", "data=plain"), "no dataset at 'plain'"),
+    "a run as a dataset": (("run=plain", "data=plain"), "no dataset at 'plain': it is a run folder"),
     "data that is not there": (("run=plain", "data=nowhere"), "no dataset at 'nowhere'"),
     "another task": (
         ("run=plain", "data=toy"),
@@ -254,8 +254,14 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "an order twice": ((*DIMA, "orders=[cycle,cycle]"), "orders = .*: expected at least one order, none twice"),
     "no order": ((*DIMA, "orders=[]"), "orders = .*: expected at least one order"),
     "an order that is a number": ((*DIMA, "orders=[3]"), r"orders\[0\] = 3 \(int\): expected str or a list of int"),
-    "too far": ((*PLAIN, "horizon=26"), r"num_segments = 6: in 1 episode\(s\) there are 0 starts that 26 steps"),
-    "too many": ((*PLAIN, "segments=24"), r"num_segments = 24: in 1 episode\(s\) there are 23 starts that 3 steps"),
+    "too far": (
+        (*PLAIN, "horizon=26"),
+        r"segments = 6: in 1 episode\(s\) .* 0 starts that 26 .*; ask for a shorter horizon",
+    ),
+    "too many": (
+        (*PLAIN, "segments=24"),
+        r"segments = 24: in 1 episode\(s\) .* 23 starts that 3 .*; ask for at most 23 segm",
+    ),
     "no horizon": ((*PLAIN, "horizon=0"), "horizon = 0: expected at least 1"),
     "no sample": ((*PLAIN, "samples=0"), "samples = 0: expected at least 1"),
     "half a sample": ((*PLAIN, "samples=0.5"), r"samples = 0.5 \(float\): expected int"),
@@ -264,6 +270,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "occupied by a run": ((*PLAIN, "out=plain"), "out = 'plain' holds another run"),
     "steps of a model without": ((*PLAIN, "num_denoising_steps=3"), "num_denoising_steps .*LinearModel has no such"),
     "a solver of a model without": ((*PLAIN, "solver=heun"), "num_denoising_steps and solver: LinearModel has no such"),
+    "orders of a model without": ((*PLAIN, "orders=[cycle]"), "orders: LinearModel has no such choice"),
     "an unknown solver": ((*DIMA, "solver=houn"), "solver = 'houn'"),
     "no denoising step": ((*DIMA, "num_denoising_steps=0"), "num_denoising_steps"),
     "typo": ((*PLAIN, "horizn=3"), "unknown key 'horizn'; did you mean 'horizon'"),
