@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable, Sequence
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from dima.run.known_keys import choices, known_keys
+from worldmodel.config import Config
 
 _USER_ERRORS = (
     ValueError,
@@ -42,6 +44,21 @@ def is_user_error(error: BaseException) -> bool:
     if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in _OWN_PACKAGES:
         return False
     return isinstance(error, _USER_ERRORS) or type(error).__name__ == "OutOfMemoryError"
+
+
+def own_model_in(error: BaseException) -> str | None:
+    """The class of a person's own world model, part or config in whose code `error` was raised."""
+    from torch import nn  # slow to import
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        kind = type(frame.f_locals.get("self"))
+        if issubclass(kind, nn.Module) or (issubclass(kind, Config) and "spec" in frame.f_locals):  # build(spec)
+            package = kind.__module__.partition(".")[0]
+            if package not in _OWN_PACKAGES:
+                return f"{kind.__module__}.{kind.__qualname__}"
+            if issubclass(kind, nn.Module):
+                return None  # a model of ours, and what it is made of
+    return None
 
 
 def one_line(error: BaseException, command: str, arguments: Sequence[str]) -> str:
