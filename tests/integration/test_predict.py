@@ -253,7 +253,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "an order of other agents": ((*DIMA, "orders=[[1,2,3,1]]"), r"order = \[1, 2, 3, 1\]: expected 4 agent numbers"),
     "an order twice": ((*DIMA, "orders=[cycle,cycle]"), "orders = .*: expected at least one order, none twice"),
     "no order": ((*DIMA, "orders=[]"), "orders = .*: expected at least one order"),
-    "an order that is a number": ((*DIMA, "orders=[3]"), r"orders\[0\] = 3 \(int\): expected str or a list of int"),
+    "an order that is a number": ((*DIMA, "orders=[3]"), r"orders = \[3\] .*: expected a list of str or a list of"),
     "too far": (
         (*PLAIN, "horizon=26"),
         r"segments = 6: in 1 episode\(s\) .* 0 starts that 26 .*; ask for a shorter horizon",
