@@ -35,7 +35,7 @@ class Config:
             where = f"{type(self).__name__}.{field.name}"
             value = getattr(self, field.name)
             if isinstance(value, dict):
-                value = _nested(where, cast("dict[str, Any]", value), _default(field), hints[field.name])
+                value = _nested(where, cast("dict[str, Any]", value), field_default(field), hints[field.name])
             value = _convert(where, value, hints[field.name])
             object.__setattr__(self, field.name, value)
         self.validate()
@@ -72,7 +72,8 @@ class OptimConfig(Config):
         self.require(self.warmup_updates >= 0, "warmup_updates", "at least 0")
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def field_default(field: dataclasses.Field[Any]) -> Any:
+    """The value that a field has by default; `dataclasses.MISSING` where it has none."""
     factory = field.default_factory
     return field.default if factory is dataclasses.MISSING else factory()
 
@@ -93,7 +94,8 @@ def _nested(where: str, values: dict[str, Any], default: Any, hint: Any) -> Any:
             if isinstance(value, dict):
                 given[name] = _nested(f"{where}.{name}", cast("dict[str, Any]", value), own[name], None)
         return dataclasses.replace(default, **given)
-    lacking = [name for name, field in fields.items() if name not in given and _default(field) is dataclasses.MISSING]
+    needed = [name for name, field in fields.items() if field_default(field) is dataclasses.MISSING]
+    lacking = [name for name in needed if name not in given]
     if lacking:
         raise ConfigError(f"{where}: {', '.join(lacking)} must be given too: they have no default")
     return kind(**given)

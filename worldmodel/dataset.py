@@ -92,7 +92,13 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     file = path / HEADER
     if not file.is_file():
-        raise DatasetError(f"no dataset at {str(path)!r}: it has no {HEADER} (dima collect makes one)")
+        is_run = (path / "manifest.json").is_file()
+        why = (
+            "it is a run folder; dima collect makes datasets"
+            if is_run
+            else f"it has no {HEADER} (dima collect makes one)"
+        )
+        raise DatasetError(f"no dataset at {str(path)!r}: {why}")
     try:
         header = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

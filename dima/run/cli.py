@@ -1,16 +1,20 @@
 """The `dima` command: picks a subcommand, and turns every mistake of a user's into one line and exit code 2.
 
-With DIMA_DEBUG=1 in the environment the whole traceback is shown instead.
+With DIMA_DEBUG=1 in the environment the whole traceback is shown instead; so it is for a fault in program or plug-in.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from dima.run.messages import is_user_error, nearest, one_line
+from hydra.errors import ConfigCompositionException
+
+from dima.run.known_keys import search_folders, with_unlisted_fields
+from dima.run.messages import is_user_error, nearest, one_line, own_model_in
 
 _COMMANDS = {
     "train": "learn a world model, and a team's policies inside it",
@@ -52,17 +56,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_HELP.format(commands="\n".join(f"  {name:<12} {what}" for name, what in _COMMANDS.items())))
         return 0
     try:
-        return _run(command, rest)
+        code = _run(command, rest)
+        sys.stdout.flush()  # here, where a reader that is gone can be told of
+        return code
     except KeyboardInterrupt:
         return 130
     except SystemExit as end:  # Hydra, after --help and the like
         return end.code if isinstance(end.code, int) else 0
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 128 + signal.SIGPIPE
         if os.environ.get("DIMA_DEBUG") == "1" or not is_user_error(error):
+            if culprit := own_model_in(error):
+                words = " ".join(word for word in rest if word.startswith(("world_model", "hydra.searchpath")))
+                error.add_note(f"raised in {culprit}; what a model has to keep: dima check-model {words}".rstrip())
             raise
         spelt = [respelt(command, argument) for argument in rest]
         print(f"dima {command}: {one_line(error, command, spelt)}", file=sys.stderr)
         return 2
+
+
+def _reader_is_gone() -> bool:
+    """Whether whatever read standard output (`| head`) has ended; nothing more is written to it then."""
+    try:
+        print(flush=True)  # a failed write is not always tried again by a flush alone
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _run(command: str, arguments: list[str]) -> int:
@@ -71,8 +92,19 @@ def _run(command: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"dima.run.{command.replace('-', '_')}")
     arguments = [respelt(command, argument) for argument in arguments]
     _refuse_parts_of_presets(arguments)
-    sys.argv = [f"dima {command}", *_with_defaults(command, for_plug_ins(arguments))]
-    module.main()
+    for folder in search_folders(arguments):
+        if not folder.is_dir():
+            raise ValueError(f"hydra.searchpath: there is no folder {folder}")
+    arguments = _with_defaults(command, for_plug_ins(arguments))
+    sys.argv = [f"dima {command}", *arguments]
+    try:
+        module.main()
+    except ConfigCompositionException:  # nothing has been done yet
+        completed = with_unlisted_fields(command, arguments)
+        if completed == arguments:
+            raise
+        sys.argv = [f"dima {command}", *completed]
+        module.main()
     return 0
 
 

@@ -25,7 +25,7 @@ from dima.run.folder import RunFolder, default_path
 from dima.run.hydra_app import chosen_groups, run_app
 from dima.run.inference_config import describe_inference
 from dima.run.manifest import make_manifest
-from dima.run.parameters import describe_parameters, load_weights
+from dima.run.parameters import describe_parameters, load_weights, require_parts
 from dima.run.run_log import RunLog
 from dima.run.runtime import Randomness, choose_device, default_threads, limit_threads
 from dima.run.saved_run import load_or_offer, parse_checkpoint
@@ -145,6 +145,7 @@ def _build(settings: FitSettings, spec: EnvSpec) -> tuple[Any, Randomness]:
     model = settings.learner_config.build(spec)
     if not hasattr(model, "parts"):
         raise ConfigError(f"{type(model).__name__} learns nothing; dima infer and dima evaluate take it as it is")
+    require_parts(model)
     model.to(device)
     model.train(False)
     return model, randomness

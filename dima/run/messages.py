@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
+import traceback
+from collections.abc import Iterable, Sequence
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import configs
+from dima.run.known_keys import choices, known_keys
+from worldmodel.config import Config
 
 _USER_ERRORS = (
     ValueError,
@@ -35,6 +33,9 @@ _EXTRAS = {
 """What to install for a package, where that is not its own name."""
 
 
+_FEW = 12
+"""So many choices are listed."""
+
 _OWN_PACKAGES = ("configs", "dima", "envs", "imagination", "worldmodel")
 
 
@@ -45,6 +46,21 @@ def is_user_error(error: BaseException) -> bool:
     return isinstance(error, _USER_ERRORS) or type(error).__name__ == "OutOfMemoryError"
 
 
+def own_model_in(error: BaseException) -> str | None:
+    """The class of a person's own world model, part or config in whose code `error` was raised."""
+    from torch import nn  # slow to import
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        kind = type(frame.f_locals.get("self"))
+        if issubclass(kind, nn.Module) or (issubclass(kind, Config) and "spec" in frame.f_locals):  # build(spec)
+            package = kind.__module__.partition(".")[0]
+            if package not in _OWN_PACKAGES:
+                return f"{kind.__module__}.{kind.__qualname__}"
+            if issubclass(kind, nn.Module):
+                return None  # a model of ours, and what it is made of
+    return None
+
+
 def one_line(error: BaseException, command: str, arguments: Sequence[str]) -> str:
     """`error` in one line, with a suggestion where a name is nearly right."""
     if isinstance(error, ModuleNotFoundError):
@@ -52,10 +68,10 @@ def one_line(error: BaseException, command: str, arguments: Sequence[str]) -> st
         return f"package {name!r} is missing; install it: pip install {_EXTRAS.get(name, name)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.partition("/")
-        return f"{group}={name}: there is no such choice as {nearest(name, _choices(group))}"
+        return _explain_choice(group, name, choices(group, arguments))
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, ConfigCompositionException):
-        return _explain_composition(text, command.replace("-", "_"), arguments)
+        return _explain_composition(text, command, arguments)
     if isinstance(error, FloatingPointError) or not isinstance(error, HydraException):
         return text
     return f"{text} (dima {command} --help shows what can be said)"
@@ -67,45 +83,28 @@ def nearest(name: str, options: Iterable[str]) -> str:
     return f"{name!r}; did you mean {close[0]!r}?" if close else repr(name)
 
 
-def _explain_composition(text: str, config_name: str, arguments: Sequence[str]) -> str:
+def _explain_choice(group: str, name: str, offered: Sequence[str]) -> str:
+    few = f" ({group}: {', '.join(offered)})" if 0 < len(offered) <= _FEW else ""
+    own = f"; for a {group}/{name}.yaml of yours name its folder: 'hydra.searchpath=[file:///FOLDER]'"
+    return f"{group}={name}: there is no such choice as {nearest(name, offered)}{few}{own}"
+
+
+def _explain_composition(text: str, command: str, arguments: Sequence[str]) -> str:
     for argument in arguments:
         key = argument.split("=", 1)[0].lstrip("+~")
         if f"'{key}'" in text:
-            return f"{argument}: unknown key {nearest(key, _known_keys(config_name, arguments))}"
+            known = known_keys(command, arguments)
+            return _refused_on_resume(argument, command, arguments, known) or (
+                f"{argument}: unknown key {nearest(key, known)}"
+            )
     return text
 
 
-def _known_keys(config_name: str, arguments: Sequence[str]) -> list[str]:
-    """Every dotted key of a command's configuration with the groups that `arguments` choose; empty if it has none."""
-    chosen = [
-        argument
-        for argument in arguments
-        if "." not in argument.split("=", 1)[0] and _choices(argument.split("=", 1)[0])
-    ]
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_module("configs", version_base="1.3"):
-            return list(_dotted(compose(config_name, chosen)))
-    except HydraException:
-        return []
+def _refused_on_resume(argument: str, command: str, arguments: Sequence[str], known: Iterable[str]) -> str | None:
+    """What a resumed run says of a value of its own that it keeps; the default model may not even have such a key."""
+    from dima.run import fit_settings, settings  # torch: slow to import, and these import the names above
 
-
-def _dotted(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        name = f"{prefix}{key}"
-        yield name
-        value = None if OmegaConf.is_missing(config, key) else config[key]
-        if isinstance(value, DictConfig):
-            yield from _dotted(value, f"{name}.")
-
-
-def _choices(group: str) -> list[str]:
-    """The files that `configs/GROUP/` offers, by the names under which they are chosen."""
-    if not group.replace("/", "").isidentifier():
-        return []
-    # Groups that are a command's own, such as inference, are kept in a folder of their own (configs/fit.yaml).
-    found: set[str] = set()
-    for folder in (resources.files(configs) / group, resources.files(configs) / "fitting" / group):
-        with resources.as_file(folder) as path:
-            found |= {str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml")}
-    return sorted(found)
+    free = {"train": settings.FREE_ON_RESUME, "fit": fit_settings.FREE_ON_RESUME}.get(command)
+    root = argument.partition("=")[0].lstrip("+~").partition(".")[0]
+    resumes = any(each.startswith("resume=") for each in arguments)
+    return settings.refused_on_resume(argument, free) if free and resumes and root in {*known} - {*free} else None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+
+from worldmodel.config import ConfigError
 
 _LONGEST = 300
 """Characters of torch's explanation that are shown."""
@@ -23,6 +26,20 @@ def load_weights(load: Callable[[], object]) -> None:
         if len(text) > _LONGEST:  # torch lists every weight
             text = f"{text[:_LONGEST]} .."
         raise ValueError(f"the checkpoint does not fit the model that config.yaml describes: {text}") from error
+
+
+def require_parts(model: Any) -> None:
+    """Refuse a model that has weights and no parts that train them; one that has neither is taken as it is.
+
+    Raises:
+        ConfigError: saying what is missing.
+    """
+    count = num_parameters({"model": model})["model"]
+    if count > 0 and not model.parts():
+        raise ConfigError(
+            f"{type(model).__name__}.parts() is empty, so nothing would train its {count:,} parameters; it has to"
+            " return every TrainablePart by name"
+        )
 
 
 def num_parameters(modules: Mapping[str, torch.nn.Module]) -> dict[str, int]:

@@ -22,8 +22,8 @@ class PredictSettings(Config):
     """Several, to be compared."""
     data: str
     """The dataset folder."""
-    orders: tuple[str | tuple[int, ...], ...]
-    """Orders of the agents to compare."""
+    orders: tuple[str | tuple[int, ...], ...] | None
+    """Orders of the agents to compare; null: every order with a name, for models that know orders."""
     horizon: int
     """H: imagined steps."""
     segments: int
@@ -63,7 +63,9 @@ class PredictSettings(Config):
         runs = self.runs or ()
         self.require(self.runs is None or len(runs) > 0, "runs", "at least one run folder")
         self.require(len({Path(run).resolve() for run in runs}) == len(runs), "runs", "different run folders")
-        self.require(len(set(self.orders)) == len(self.orders) > 0, "orders", "at least one order, none twice")
+        orders = self.orders
+        once = orders is None or len(set(orders)) == len(orders) > 0
+        self.require(once, "orders", "at least one order, none twice")
         for name in ("horizon", "segments", "samples", "gain_samples"):
             self.require(getattr(self, name) >= 1, name, "at least 1")
         self.require(0 < self.held_out < 1, "held_out", "a share between 0 and 1")

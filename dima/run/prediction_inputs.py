@@ -12,6 +12,7 @@ from dima.run.prediction_record import Opened
 from dima.run.saved_run import open_model
 from worldmodel.config import ConfigError
 from worldmodel.dataset import Dataset, require_same_task
+from worldmodel.protocol import OrderedWorldModel
 
 ORDERS = ("descending", "ascending", "cycle", "random")
 """Orders by name; any other is a list of agents."""
@@ -22,16 +23,18 @@ def open_runs(settings: PredictSettings, dataset: Dataset) -> list[Opened]:
 
     Raises:
         RunFolderError, CheckpointError: when a run is missing or damaged.
-        DatasetError, ConfigError: when the data is of another task, or not held out.
+        DatasetError, ConfigError: when the data is of another task, or not held out; when no model knows the orders.
     """
     opened = [_open(run, settings, dataset) for run in settings.runs or (settings.run,) if run is not None]
+    if settings.orders is not None and not any(isinstance(each.model, OrderedWorldModel) for each in opened):
+        raise ConfigError(f"orders: {type(opened[0].model).__name__} has no such choice")
     require_common_data([(each.saved.path, each.held_out) for each in opened])
     return opened
 
 
 def _require_known_orders(settings: PredictSettings) -> None:
     """Refuse a name that is no order, before a model does so in words of its own."""
-    for order in settings.orders:
+    for order in settings.orders or ():
         if isinstance(order, str) and order not in ORDERS:
             raise ConfigError(f"orders: there is no order {nearest(order, ORDERS)} (orders: {', '.join(ORDERS)})")
 
@@ -44,7 +47,7 @@ def _open(run: str, settings: PredictSettings, dataset: Dataset) -> Opened:
     model = _resampled(saved.model, settings)
     training, held_out = split_for(saved, dataset, settings.held_out)
     label = label_of(run, settings.runs or ())
-    return Opened(label, saved, variants(model, settings.orders), training, held_out)
+    return Opened(label, saved, variants(model, settings.orders or ORDERS), training, held_out)
 
 
 def _resampled(model: Any, settings: PredictSettings) -> Any:

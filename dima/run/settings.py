@@ -19,6 +19,7 @@ from yaml import YAMLError
 
 from dima.run.engine import EngineConfig
 from dima.run.inference_config import InferenceTrainingConfig
+from dima.run.messages import nearest
 from dima.run.runtime import DeviceChoice
 from dima.run.tracking import TrackingConfig
 from dima.run.trainer_config import TrainerConfig
@@ -118,7 +119,7 @@ def read_settings(config: DictConfig) -> Any:
     try:
         return instantiate(config, _convert_="object")
     except InstantiationException as error:
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(_explain(error, config)) from error
 
 
 def load_config(path: Path) -> DictConfig:
@@ -150,15 +151,20 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str], changeable: Se
         key = override.key_or_group
         if key in OWN_ON_RESUME:
             continue
-        refused = f"{override.input_line}: with resume=RUN only {', '.join(changeable)} may change"
+        line = str(override.input_line)
         if key.split(".")[0] not in changeable:
-            raise ConfigError(f"{refused}; the rest a run keeps")
+            raise ConfigError(refused_on_resume(line, changeable))
         if override.is_delete() or OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
             raise ConfigError(f"{override.input_line}: the saved run has no value {key!r} to change")
         with open_dict(config):
             OmegaConf.update(config, key, override.value(), merge=True)
         if kept != [OmegaConf.select(config, key, default=_ABSENT) for key in KEPT_ON_RESUME]:
-            raise ConfigError(f"{refused}, but neither {' nor '.join(KEPT_ON_RESUME)}")
+            raise ConfigError(refused_on_resume(line, changeable, f", but neither {' nor '.join(KEPT_ON_RESUME)}"))
+
+
+def refused_on_resume(line: str, changeable: Sequence[str], but: str = "; the rest a run keeps") -> str:
+    """Why a resumed run does not take `line`."""
+    return f"{line}: with resume=RUN only {', '.join(changeable)} may change{but}"
 
 
 _ABSENT = object()
@@ -191,6 +197,8 @@ def _require_config_classes(config: DictConfig | ListConfig, where: str = "") ->
 
 def _locate(place: str, dotted_name: str) -> Any:
     module, _, name = dotted_name.rpartition(".")
+    if not module or not name:
+        raise ConfigError(f"{place} = {dotted_name!r}: expected package.module.Class")
     try:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # importing a plug-in may raise anything
@@ -198,7 +206,7 @@ def _locate(place: str, dotted_name: str) -> Any:
         raise ConfigError(f"{place} = {dotted_name}: cannot be imported ({text})") from error
 
 
-def _explain(error: BaseException) -> str:
+def _explain(error: BaseException, config: DictConfig) -> str:
     """The root of an error inside `instantiate`, with the place that Hydra knows."""
     root: BaseException = error
     while root.__cause__ is not None:
@@ -210,7 +218,9 @@ def _explain(error: BaseException) -> str:
     where = f"in {place}: " if place else ""
     if isinstance(root, TypeError) and "unexpected keyword argument" in text:
         name = text.rsplit("'", 2)[-2]
-        return f"{where}unknown key {name!r}"
+        target = OmegaConf.select(config, f"{place}._target_" if place else "_target_")
+        fields = [field.name for field in dataclasses.fields(_locate(place, str(target)))]
+        return f"{where}unknown key {nearest(name, fields)}"
     if isinstance(root, TypeError) and "required" in text and "argument" in text:
         return f"{where}{text.split('__init__() ')[-1].replace('positional ', '')}"
     return f"{where}{text}"

@@ -19,6 +19,7 @@ from dima.run.hydra_app import chosen_groups, run_app
 from dima.run.inference_start import begin_inference, resume_inference, warn_where_nothing_is_learned
 from dima.run.inference_training import InferenceTraining
 from dima.run.manifest import make_manifest
+from dima.run.parameters import require_parts
 from dima.run.round_profile import RoundProfile
 from dima.run.run_log import RunLog
 from dima.run.runtime import default_threads
@@ -63,6 +64,7 @@ def _start(config: DictConfig) -> None:
     settings: TrainSettings = read_settings(config)
     choices = chosen_groups()
     learner = build_learner(settings)
+    require_parts(learner.model)
     inference = begin_inference(config, settings, learner)
     if inference is not None:
         settings = read_settings(config)

@@ -106,9 +106,10 @@ def draw_segments(
     num_starts = torch.tensor([_num_starts(trajectory, horizon) for trajectory in trajectories])
     total = int(num_starts.sum())
     if total < num_segments:
+        fewer = f"at most {total} segments or " if total > 0 else ""
         raise ValueError(
-            f"num_segments = {num_segments}: in {len(trajectories)} episode(s) there are {total} starts that {horizon}"
-            f" steps or a termination follow; ask for at most {total} segments or a shorter horizon, or collect more"
+            f"segments = {num_segments}: in {len(trajectories)} episode(s) there are {total} starts that {horizon}"
+            f" steps or a termination follow; ask for {fewer}a shorter horizon, or collect more"
         )
     drawn = torch.randperm(total, generator=generator, device=generator.device)[:num_segments].sort().values.cpu()
     end = num_starts.cumsum(0)
