@@ -92,8 +92,7 @@ def draw_segments(
         The segments on the CPU, sorted by (episode, start).
 
     Raises:
-        ValueError: when a trajectory is not a whole episode, a number is out of range, or there are fewer starts than
-            asked for.
+        ValueError: when a trajectory is no whole episode, a number is out of range, or there are too few starts.
     """
     for name, value, least in (
         ("context_length", context_length, 0),
