@@ -146,6 +146,7 @@ OF_THE_WEIGHTS = {
 """Checks of what is saved and trained: that is the model itself, whose weights its fast form holds copies of."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check for check in CHECKS if check not in OF_THE_WEIGHTS])
 @pytest.mark.parametrize("case", [case for case in CASES if case.model == "dima"], ids=lambda case: case.name)
 def test_world_model_made_fast(case: Case, check: str) -> None:

@@ -78,6 +78,7 @@ def test_fitting_is_compared_by_both_clocks(measured: Outcome, folder: Path) -> 
     assert fit["speedup"] == fit["speedup_wall"]
 
 
+@pytest.mark.slow
 def test_collecting_by_workers_beside_collecting_here(folder: Path) -> None:
     words = ("stages=[collect]", "trainer.collect_workers=1", "repeats=1", "bench_steps=50", "out=workers.json")
     outcome = dima("bench", *SMALL, *words, cwd=folder)

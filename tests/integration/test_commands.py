@@ -186,6 +186,7 @@ def test_evaluate_writes_beside_the_scores_of_training(run: Path) -> None:
     assert len(json.loads(written.read_text())["evaluations"][0]["returns"]) == 10
 
 
+@pytest.mark.slow
 def test_the_seed_of_an_evaluation_decides_its_noise_too(tmp_path: Path) -> None:
     """In an environment whose episodes are all alike, sampled actions alone make returns differ."""
     assert dima("train", *SMALL, OUT, "env.ignores_seed=true", "env_steps=30", cwd=tmp_path).code == 0
@@ -217,6 +218,7 @@ def test_check_env_finds_nothing_wrong(tmp_path: Path) -> None:
     assert "nothing wrong" in outcome.stdout
 
 
+@pytest.mark.slow
 def test_bench_writes_its_figures(tmp_path: Path) -> None:
     outcome = dima("bench", *SMALL, "repeats=2", "bench_steps=100", "out=here", cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
@@ -231,6 +233,7 @@ def test_bench_writes_its_figures(tmp_path: Path) -> None:
     assert figures["hardware"]["cpu"]
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_one_after_another(tmp_path: Path) -> None:
     outcome = dima("train", *SMALL, "env_steps=15", "-m", "seed=0,1", cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr

@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["regression", pytest.param("draw", marks=pytest.mark.slow), "votes"])
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_file_acts_by_itself_as_the_policy_does(
     folder: Path, compiled: bool, case: str, monkeypatch: pytest.MonkeyPatch

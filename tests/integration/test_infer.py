@@ -135,6 +135,7 @@ def test_a_linear_task_has_no_modes_and_a_strong_regression(here: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_seed_decides(here: Path) -> None:
     words = ("runs=[globediff,vae]", "data=mix", "latency_decisions=0", "embedding_points=120")
     first, again, other = (
@@ -145,6 +146,7 @@ def test_the_seed_decides(here: Path) -> None:
     assert energies[0] != energies[1]
 
 
+@pytest.mark.slow
 def test_moments_come_from_held_out_episodes(here: Path) -> None:
     """What the figure shows as the truth is what the held-out episode holds."""
     held_out = json.loads((here / "globediff/manifest.json").read_text())["data"]["held_out_episodes"]
@@ -164,6 +166,7 @@ def test_episodes_are_drawn_where_asked_for(here: Path) -> None:
     assert record["runs"]["oracle"]["run"] is None
 
 
+@pytest.mark.slow
 def test_an_older_checkpoint_and_the_default_folders(here: Path) -> None:
     assert cli.main(["infer", *ASKED, *QUICK, "run=globediff", "data=mix", "checkpoint=3"]) == 0
     (written,) = here.glob("globediff/infer/3-*/inference.json")
@@ -172,6 +175,7 @@ def test_an_older_checkpoint_and_the_default_folders(here: Path) -> None:
     assert len(list(here.glob("runs/infer-*/inference.json"))) == 1
 
 
+@pytest.mark.slow
 def test_runs_of_one_name_are_told_apart(here: Path) -> None:
     shutil.copytree(here / "vae", here / "other/vae", symlinks=True)
     record = infer(here, "runs=[vae,other/vae,oracle]", "data=mix", *QUICK, "out=i")

@@ -229,6 +229,7 @@ def test_a_picture_follows_the_body_and_drawing_changes_nothing() -> None:
     env.close()
 
 
+@pytest.mark.slow
 def test_using_a_task_says_nothing_on_the_terminal(tmp_path: Path) -> None:
     """No notice of a library reaches the user, and MuJoCo leaves no log file in the folder."""
     program = (

@@ -107,6 +107,7 @@ def test_a_plug_in_without_orders_is_measured_too(here: Path, capsys: pytest.Cap
     assert "no action gains: test/point-team cannot go back" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_seed_decides(here: Path) -> None:
     first = predict(here, "run=plain", "data=team", "out=a")
     again = predict(here, "run=plain", "data=team", "out=b")
@@ -137,6 +138,7 @@ def test_segments_come_from_held_out_episodes(here: Path) -> None:
     torch.testing.assert_close(states, truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("horizon", "marks"), [(1, [1]), (5, [1, 5]), (20, [1, 5, 15, 20]), (21, [1, 5, 15, 20, 21])])
 def test_errors_are_cumulated_at_the_papers_steps_and_the_horizon(horizon: int, marks: list[int], here: Path) -> None:
     words = ("run=plain", "data=team", f"horizon={horizon}", "segments=3", NO_GAINS, "out=p")
@@ -145,11 +147,13 @@ def test_errors_are_cumulated_at_the_papers_steps_and_the_horizon(horizon: int, 
     assert list(record["orders"]["any"]["reward"]["cumulative"]) == list(map(str, marks))
 
 
+@pytest.mark.slow
 def test_one_sample_has_no_spread(here: Path) -> None:
     record = predict(here, "run=plain", "data=team", "samples=1", NO_GAINS, "out=p")
     assert record["orders"]["any"]["spread"] is None
 
 
+@pytest.mark.slow
 def test_episodes_that_terminate_shorten_segments(here: Path) -> None:
     """toy/counter: some episodes end before the horizon does."""
     words = ("env=toy/counter", "env.episode_steps=12", "episodes=8", "num_workers=1", "out=counts")
@@ -161,6 +165,7 @@ def test_episodes_that_terminate_shorten_segments(here: Path) -> None:
     assert "cannot go back" in record["action_gain"]["note"]
 
 
+@pytest.mark.slow
 def test_a_constant_reward_is_left_out(here: Path) -> None:
     for number in range(6):
         replace_episode(here / "team", number, lambda e: dataclasses.replace(e, reward=torch.full_like(e.reward, 0.5)))
@@ -179,6 +184,7 @@ def test_a_trained_run_is_measured_like_a_fitted_one(here: Path) -> None:
     assert older["orders"]["any"]["state"]["e"] != record["orders"]["any"]["state"]["e"]
 
 
+@pytest.mark.slow
 def test_an_older_checkpoint_and_the_default_folder(here: Path) -> None:
     assert cli.main(["predict", *ASKED, NO_GAINS, "run=plain", "data=team", "checkpoint=30"]) == 0
     (written,) = here.glob("plain/predict/30-*/prediction.json")
@@ -213,6 +219,7 @@ def test_runs_of_one_name_are_told_apart(here: Path) -> None:
     assert {entry.name for entry in (here / "p").iterdir()} >= {"here-plain", "other-plain"}
 
 
+@pytest.mark.slow
 def test_dima_can_be_sampled_otherwise(here: Path) -> None:
     record = predict(
         here, "run=dima", "data=toy", "num_denoising_steps=2", "solver=heun", "orders=[cycle]", NO_GAINS, "out=p"

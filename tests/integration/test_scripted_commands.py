@@ -30,6 +30,7 @@ def test_a_dataset_of_scripted_episodes(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(read_dataset(tmp_path / "one").trajectories) == 2
 
 
+@pytest.mark.slow
 def test_a_film_of_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     monkeypatch.chdir(tmp_path)

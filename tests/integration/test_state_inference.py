@@ -124,6 +124,7 @@ def _returns(folder: Path, *words: str) -> tuple[list[float], dict]:
     return scores["evaluations"][0]["returns"], scores["execution"]
 
 
+@pytest.mark.slow
 def test_evaluation_acts_on_what_it_is_told_to(trained: Path) -> None:
     own, execution = _returns(trained)
     assert execution["state"]["kind"] == "globediff"
@@ -138,6 +139,7 @@ def test_evaluation_acts_on_what_it_is_told_to(trained: Path) -> None:
     assert len({tuple(returns) for returns in (own, fitted, true, votes)}) == 4
 
 
+@pytest.mark.slow
 def test_a_film_is_of_what_is_evaluated(trained: Path) -> None:
     """The same episode, on the same inferred states: by the run's own inferencer, and by one that is named."""
     pytest.importorskip("imageio_ffmpeg")
