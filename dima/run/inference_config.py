@@ -26,7 +26,7 @@ class InferenceTrainingConfig(Config):
     """Optimiser steps each time; 0: the inferencer stays as it was fitted."""
     rehearsal: float = 0.5
     """Share of the batches drawn from the data that it was fitted on, so that these are not forgotten."""
-    old_tolerance: float | None = 0.01
+    old_tolerance: float | None = 0.0
     """By how much, relatively, the error on held-out states of those data may come to exceed that of the fit: an update
     that goes beyond is taken back, by halves. None: no limit, as where the fit held nothing out or its data went."""
     learning_rate: float = 1.0
